@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+# A menu. What is built, and how, is said in meson.build.
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+PREFIX ?= /usr/local
+DESTDIR ?=
+SOAK_SECONDS ?= 600
+# Handed to meson when a build directory is set up: -Dexamples=false ...
+MESON_FLAGS ?=
+
+BUILD := build/$(notdir $(firstword $(CC)))
+CONFIGURE := MESON_FLAGS='$(MESON_FLAGS)' tools/configure
+RUN := python3 tools/run_tests.py
+ASAN := -Dtests=true -Db_sanitize=address,undefined
+TSAN := -Dtests=true -Db_sanitize=thread
+
+# Run under valgrind too by make test: programs that neither fork for long nor race.
+VALGRIND_TESTS := test_err test_ring test_task test_map
+VALGRIND_RUN := valgrind@build/gcc:$(subst $() ,$(),$(foreach t,$(VALGRIND_TESTS),$(t),))
+
+export CC
+
+.PHONY: all demo test bench lint asan tsan soak install clean help
+
+all: ## build the library, the examples and the benchmarks
+	@tools/setup build
+	@$(CONFIGURE) $(BUILD)
+	@ninja -C $(BUILD)
+
+demo: ## show what it does
+	@tools/setup build
+	@$(CONFIGURE) $(BUILD)
+	@tools/quiet ninja -C $(BUILD)
+	@$(BUILD)/examples/allcores-demo $(BUILD)/allcores-demo.svg
+
+test: export CC := gcc
+test: ## run all tests: gcc, clang, sanitizers, valgrind
+	@CC=gcc tools/setup test
+	@CC=gcc $(CONFIGURE) build/gcc -Dtests=true
+	@if command -v clang >/dev/null; then \
+		CC=clang $(CONFIGURE) build/clang -Dtests=true; fi
+	@CC=gcc $(CONFIGURE) build/asan $(ASAN)
+	@clang=; if [ -d build/clang ]; then clang=build/clang:unit,crash; fi; \
+	$(RUN) build/gcc $$clang build/asan:unit,crash $(VALGRIND_RUN)
+
+bench: ## measure against the alternatives
+	@tools/setup build
+	@$(CONFIGURE) $(BUILD)
+	@ninja -C $(BUILD) bench
+
+lint: ## warnings as errors, clang-tidy, floors, comments, spelling, man page
+	@tools/setup lint
+	@tools/lint
+
+asan: ## all suites under address and undefined behaviour sanitizers
+	@tools/setup sanitize
+	@$(CONFIGURE) build/asan $(ASAN)
+	@$(RUN) build/asan:unit,crash,model,programs
+
+tsan: ## all suites under the thread sanitizer
+	@tools/setup sanitize
+	@$(CONFIGURE) build/tsan $(TSAN)
+	@$(RUN) build/tsan:unit,crash,programs
+
+soak: ## long random runs; SOAK_SECONDS=600
+	@tools/setup soak
+	@$(CONFIGURE) $(BUILD) -Dtests=true
+	@ALLCORES_SOAK_SECONDS=$(SOAK_SECONDS) $(RUN) $(BUILD):stress
+
+install: ## PREFIX=/usr/local DESTDIR=
+	@tools/setup build
+	@$(CONFIGURE) $(BUILD) -Dprefix=$(abspath $(PREFIX))
+	@DESTDIR='$(DESTDIR)' meson install -C $(BUILD)
+	@if [ -z '$(DESTDIR)' ] && [ "$$(id -u)" = 0 ]; then ldconfig || :; fi
+
+clean: ## remove what was built
+	rm -rf build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@echo "make CC=clang ... uses another compiler, in its own directory"

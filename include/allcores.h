@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * allcores: every core at work on independent pieces of a computation.
+ *
+ *	static int count_primes(const void *limit, void *count, const void *bound)
+ *	{
+ *		*(int *)count = primes_below(*(const int *)limit);
+ *		return 0;
+ *	}
+ *
+ *	struct ac_pool *pool;
+ *	if (ac_pool_open(&pool, NULL) < 0)          // one worker for each core
+ *		...
+ *	ac_pool_map(pool, count_primes, NULL, limits, sizeof *limits,
+ *		    counts, sizeof *counts, 100);
+ *	ac_pool_close(pool);
+ *
+ * A pool is a set of worker processes beside the process that opened it, its
+ * owner. Workers are forked at ac_pool_open, so they see the owner's globals
+ * and functions as they were then; what changes later travels only in
+ * arguments and results. A worker that crashes costs the one task that it
+ * held: that task fails and says why, the worker is replaced, all else goes on.
+ *
+ * Read from top to bottom and stop when you have what you need:
+ *	1  errors and version
+ *	2  the pool: open, map, close
+ *	3  single calls: bytes in, bytes out, results waited for, callbacks
+ *	4  streams: results one by one from a source that is read as needed
+ *	5  seeing: what the workers do
+ *	6  stopping early, event loops
+ *	7  single processes
+ *	8  processors
+ *	9  workers that somebody else starts
+ *
+ * What holds everywhere
+ * - Functions return 0 (or a count) for success and a negative code for
+ *   failure: -errno where the system said so, an AC_E code otherwise. errno
+ *   itself is never the channel. ac_strerror names both kinds.
+ * - Times are nanoseconds in an int64_t. As a limit: negative is "no limit", 0 is "do not wait".
+ *   Clocks read CLOCK_MONOTONIC.
+ * - Any thread of the owner may call any function at any time, save for the
+ *   functions that free a handle: those are the last to use it.
+ * - A child that you fork gets no pool: calls there return AC_EFORK.
+ *   ac_pool_close and ac_task_free in it release that child's memory and disturb nobody.
+ * - Options are structs whose first member is their size. Zero everywhere
+ *   else means the default; NULL instead of options means all defaults.
+ *   -EINVAL: size was not set; -E2BIG: options that this library does not know are set.
+ * - The library never prints, exits, aborts or installs a signal handler in
+ *   the owner. It flushes stdio (fflush(NULL)) where it forks, so that
+ *   buffered output is not written twice.
+ *
+ * What to know before you rely on it
+ * - Workers trust each other and their owner with their data: a pool guards
+ *   against accidents, not against attackers. See SECURITY.md.
+ * - Functions handed to a pool must be in memory when it is opened: code
+ *   loaded with dlopen later is not there in the workers.
+ * - A worker ignores SIGINT; the owner decides what Ctrl-C means. Workers end
+ *   with their owner, however it ends.
+ * - A worker leaves by _exit after flushing stdio: atexit handlers run in the
+ *   owner only.
+ */
+#ifndef ALLCORES_H
+#define ALLCORES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef AC_API
+#define AC_API __attribute__((visibility("default")))
+#endif
+
+/* ---- 1. Errors and version --------------------------------------------- */
+
+#define AC_VERSION_MAJOR 0
+#define AC_VERSION_MINOR 1
+#define AC_VERSION_PATCH 0
+
+/* The library's version as text, "0.1.0": static, never freed. Any thread. */
+AC_API const char *ac_version(void);
+
+/*
+ * Codes of our own. The first five are what can become of a task; a call
+ * returns them only where it stands for one task (ac_pool_call) or many (ac_pool_map).
+ */
+#define AC_ETASK	(-20001) /* the task's function returned non-zero */
+#define AC_EDIED	(-20002) /* the worker died while it held the task */
+#define AC_ETIMEOUT	(-20003) /* the task ran over its time limit and was stopped */
+#define AC_ECANCELED	(-20004) /* cancelled, or its pool was terminated */
+#define AC_EBROKEN	(-20005) /* the shared region is damaged, or no worker is left and none can be started */
+#define AC_ESTART	(-20006) /* workers cannot be started, or their initialiser failed */
+#define AC_ECLOSED	(-20007) /* the pool takes no more work */
+#define AC_EFORK	(-20008) /* the handle belongs to another process */
+#define AC_EVERSION	(-20009) /* owner and worker were built with different layouts */
+
+/* The meaning of a code, -errno or AC_E: static text, never NULL, any thread. */
+AC_API const char *ac_strerror(int code);
+/* Its name, "AC_EDIED" or "ENOMEM": static, never NULL ("unknown" for others). */
+AC_API const char *ac_errname(int code);
+
+#define AC_TEXT_SIZE 192
+
+/* What became of a task, or of one item of a map. */
+struct ac_outcome {
+	int status;		/* 0, or a code: see above */
+	int value;		/* what the function returned */
+	int signal;		/* AC_EDIED: the signal that killed the worker, or 0 */
+	int exit_code;		/* AC_EDIED: its exit code, or -1 */
+	pid_t pid;		/* the worker's, 0 when none ever took the task */
+	unsigned worker;	/* the worker's number, from 0 */
+	uint64_t index;		/* which item of its map or stream, from 0 */
+	char text[AC_TEXT_SIZE]; /* ac_call_fail's words, or a sentence of ours; "" for success */
+};
+
+/* ---- 2. The pool: open, map, close ------------------------------------- */
+
+struct ac_pool;
+
+struct ac_pool_opts {
+	size_t size;		/* sizeof(struct ac_pool_opts) */
+
+	/* 0: one for each processor that may really be used (ac_cpus);
+	 * n > 0: exactly n; n < 0: all processors but -n, at least one. */
+	int workers;
+
+	/* Runs in each worker before its first task, replacements too.
+	 * Non-zero fails the pool: every call then says AC_ESTART. */
+	int (*init)(void *init_arg);
+	void *init_arg;
+
+	/* A worker is replaced after so many tasks (an item of a map counts
+	 * as one); 0: never. */
+	unsigned recycle;
+
+	/* Workers are called "name-0", "name-1"... in ps and top. At most 15
+	 * bytes are shown. Default "allcores". Copied. */
+	const char *name;
+
+	/* A worker must be ready, initialiser included, within this time.
+	 * 0: ten minutes; negative: no limit. */
+	int64_t ready_ns;
+
+	/* The most bytes that payloads may occupy in shared memory; a call
+	 * that would need more fails with -ENOMEM. 0: what the system allows. */
+	uint64_t memory;
+
+	/* Events kept for each worker for ac_pool_trace; 0: none are recorded. */
+	unsigned trace;
+
+	/* AC_POOL_... flags. */
+	unsigned flags;
+
+	/* Workers that somebody else starts: see section 9. */
+	pid_t (*start)(void *start_arg, unsigned worker, int fd);
+	void *start_arg;
+};
+
+/* Calls that block return -EINTR when a signal handler ran in their thread. */
+#define AC_POOL_INTERRUPTIBLE 1u
+
+/*
+ * Open a pool. Returns when the workers are on their way; the first calls
+ * wait for them. *pool is set on success only; close it with ac_pool_close.
+ * Forks (see the notes on top). Blocks for about the time of a fork.
+ * -EINVAL: pool is NULL, or an option is out of range (workers beyond 4096);
+ * -ENOMEM, -EMFILE, -EAGAIN...: what the system refused.
+ */
+AC_API int ac_pool_open(struct ac_pool **pool, const struct ac_pool_opts *opts);
+
+/*
+ * What a map runs for one item, in a worker. Both pointers are valid during
+ * the call only, and aligned for any type of their size. The result is zeroed before.
+ * bound is the map's opts->bound (aligned to 64), or NULL.
+ * Return 0, or anything else to fail this item.
+ */
+typedef int ac_map_fn(const void *item, void *result, const void *bound);
+
+struct ac_map_opts {
+	size_t size;		/* sizeof(struct ac_map_opts) */
+
+	/* Data that all items share: written once for the map, read in place. */
+	const void *bound;
+	size_t bound_size;
+
+	/* Items handed to a worker at a time. 0: found by measuring, which is
+	 * as good as one at a time for long items and cheap for short ones. */
+	size_t chunk;
+
+	/* What became of each item, or NULL: count entries, caller's. */
+	struct ac_outcome *outcomes;
+
+	/* The first failure by index, or NULL: one entry, caller's. */
+	struct ac_outcome *failure;
+
+	/* An item whose worker died is run again up to so many times. */
+	unsigned retries;
+
+	/* AC_MAP_STOP: after the first failure start no further item; those
+	 * not run have the status AC_ECANCELED. Default: run them all. */
+	unsigned flags;
+
+	/* Called in the calling thread now and then with items ended, of count; it may
+	 * use the pool. */
+	void (*progress)(void *progress_arg, size_t ended, size_t count);
+	void *progress_arg;
+};
+
+#define AC_MAP_STOP 1u
+
+/*
+ * Run fn over count items, items[i] to results[i], on all workers; return when all
+ * have ended. items is count * item_size bytes, results count * result_size bytes;
+ * either may be NULL with size 0. A failed item's result is left as it was.
+ * 0: all items succeeded. Otherwise the failure with the lowest index:
+ * AC_ETASK, AC_EDIED, AC_ECANCELED, AC_EBROKEN, AC_ESTART.
+ * -ENOMEM: memory ran out; items not run are cancelled.
+ * Calls that never began: -EINVAL (NULL function or sizes that do not fit), -E2BIG,
+ * -EOVERFLOW (count * size beyond the address space), AC_ECLOSED, AC_EFORK, -ENOMEM.
+ * -EINTR with AC_POOL_INTERRUPTIBLE: what had not begun is cancelled, what ran has ended.
+ */
+AC_API int ac_pool_map(struct ac_pool *pool, ac_map_fn *fn,
+		       const struct ac_map_opts *opts,
+		       const void *items, size_t item_size,
+		       void *results, size_t result_size, size_t count);
+
+/*
+ * Finish all work, let the workers leave, release everything. NULL is allowed. The
+ * last call that may use the pool: no other thread may be in a call of it or of its
+ * tasks, and its streams are closed before. Tasks (all ended then) outlive it and
+ * are freed on their own. Blocks until all work has ended; workers that do not
+ * leave within ten seconds after that are killed. Returns 0; AC_EFORK in a forked
+ * child (whose copy is released).
+ */
+AC_API int ac_pool_close(struct ac_pool *pool);
+
+/* ---- 3. Single calls ----------------------------------------------------- */
+
+struct ac_call;		/* a task as its worker sees it */
+struct ac_task;		/* a task as its owner sees it */
+
+/* What a single call runs, in a worker. Return 0, or anything else to fail. */
+typedef int ac_call_fn(struct ac_call *call);
+
+/* For use inside the function, by the thread that runs it: */
+
+/* The argument, read in place (aligned to 16; to 4096 from 4096 bytes on).
+ * Valid during the call. Never NULL. len may be NULL. */
+AC_API const void *ac_call_arg(const struct ac_call *call, size_t *len);
+/* Room for a result of len bytes, to be written in place: the one way that
+ * copies nothing. Asking again replaces it. NULL: no memory (the call goes on). */
+AC_API void *ac_call_reserve(struct ac_call *call, size_t len);
+/* Return these bytes: ac_call_reserve and a copy. 0 or -ENOMEM. */
+AC_API int ac_call_return(struct ac_call *call, const void *data, size_t len);
+/* Set the words of a failure (printf), cut at AC_TEXT_SIZE - 1 bytes.
+ * Returns AC_ETASK, so that a function can end with return ac_call_fail(...). */
+AC_API int ac_call_fail(struct ac_call *call, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* The call that this thread is running, also inside a map's function; NULL
+ * outside a task. */
+AC_API struct ac_call *ac_call_current(void);
+/* The number of the worker that runs it, from 0. */
+AC_API unsigned ac_call_worker(const struct ac_call *call);
+
+struct ac_submit_opts {
+	size_t size;		/* sizeof(struct ac_submit_opts) */
+
+	/* Called once when the task has ended, one callback after the other: by a
+	 * thread of the library, or, where an event loop drives the pool, by who
+	 * dispatches, joins or closes. It may call anything but ac_pool_close and
+	 * ac_pool_join. */
+	void (*done)(void *done_arg, struct ac_task *task);
+	void *done_arg;
+
+	/* The longest that the function may run, counted from its start;
+	 * 0: no limit. Over it the worker is killed: AC_ETIMEOUT. */
+	int64_t timeout_ns;
+
+	/* Run again up to so many times when the worker died. */
+	unsigned retries;
+};
+
+/*
+ * Hand in one call: arg_len bytes at arg, copied before this returns. Does not
+ * block and has no upper bound: what the workers cannot take yet waits in the
+ * owner's memory. *task is the caller's, to be freed with ac_task_free; with task
+ * NULL nobody waits for it, and it is freed after its callback.
+ * -EINVAL, AC_ECLOSED, AC_ESTART, AC_EBROKEN, AC_EFORK, -ENOMEM.
+ */
+AC_API int ac_pool_submit(struct ac_pool *pool, struct ac_task **task,
+			  ac_call_fn *fn, const void *arg, size_t arg_len,
+			  const struct ac_submit_opts *opts);
+
+/*
+ * Submit and wait: the result's first *len bytes are copied to result, and *len
+ * set to its whole length (compare: larger means cut). result and len may be NULL.
+ * 0, what became of the task, or ac_pool_submit's codes; -EINTR with
+ * AC_POOL_INTERRUPTIBLE: a call that had not begun is cancelled, one that runs goes on unseen.
+ */
+AC_API int ac_pool_call(struct ac_pool *pool, ac_call_fn *fn,
+			const void *arg, size_t arg_len,
+			void *result, size_t *len, struct ac_outcome *outcome);
+
+/* 1: it has ended; 0: not yet. Never blocks. */
+AC_API int ac_task_ready(struct ac_task *task);
+/* Wait until it has ended: 0, -ETIMEDOUT (the task goes on), or -EINTR. */
+AC_API int ac_task_wait(struct ac_task *task, int64_t timeout_ns);
+/* What became of it: 0 and *outcome; -EAGAIN before it has ended. */
+AC_API int ac_task_outcome(struct ac_task *task, struct ac_outcome *outcome);
+/* The result of a task that succeeded, read in place: valid until
+ * ac_task_free, also after its pool is closed; len may be NULL. 0; -EAGAIN before it has
+ * ended; otherwise its status. */
+AC_API int ac_task_result(struct ac_task *task, const void **data, size_t *len);
+/*
+ * Cancel: a task that waits will not run; one that runs is left to end unless
+ * kill is set, which kills its worker (and only its worker). 0: it ends as
+ * AC_ECANCELED at once; -EBUSY: it runs and kill was not set; -EALREADY: it had ended.
+ */
+AC_API int ac_task_cancel(struct ac_task *task, int kill);
+/* Give the handle back, at any time; the task itself goes on. NULL allowed. */
+AC_API void ac_task_free(struct ac_task *task);
+
+/* ---- 4. Streams ---------------------------------------------------------- */
+
+struct ac_stream;
+
+struct ac_stream_opts {
+	size_t size;		/* sizeof(struct ac_stream_opts) */
+
+	/* The next argument: 1 and *arg, *len (to stay valid until the next
+	 * call of source), 0 at the end, or a negative code, which the stream then
+	 * returns in that place. Called only by the thread that is in
+	 * ac_stream_next. */
+	int (*source)(void *source_arg, const void **arg, size_t *len);
+	void *source_arg;
+
+	/* How far source is read ahead of what was taken: in items (0: 4 for
+	 * each worker, at least 64) and in bytes of arguments (0: 64 MB). At least one
+	 * item is always under way. */
+	size_t ahead;
+	uint64_t ahead_bytes;
+
+	unsigned retries;	/* as in ac_submit_opts */
+	unsigned flags;		/* AC_STREAM_... */
+};
+
+/* Results as they come. Default: in the order of the source. */
+#define AC_STREAM_UNORDERED 1u
+
+/* Open a stream of calls of fn over a source. -EINVAL, AC_ECLOSED, AC_EFORK, -ENOMEM. */
+AC_API int ac_stream_open(struct ac_stream **stream, struct ac_pool *pool,
+			  ac_call_fn *fn, const struct ac_stream_opts *opts);
+/*
+ * The next task that has ended, failed ones too: 1 and *task, the caller's,
+ * to be freed; its outcome's index tells its place. 0: the source is at its
+ * end and all results are taken. -ETIMEDOUT, -EINTR: call again. Otherwise
+ * source's own code, or ac_pool_submit's.
+ */
+AC_API int ac_stream_next(struct ac_stream *stream, struct ac_task **task,
+			  int64_t timeout_ns);
+/* Leave: what waits is cancelled, what runs ends unseen. NULL allowed. */
+AC_API void ac_stream_close(struct ac_stream *stream);
+
+/* ---- 5. Seeing ------------------------------------------------------------ */
+
+#define AC_WORKER_ABSENT   0	/* no process yet, or not any more */
+#define AC_WORKER_STARTING 1	/* on its way, initialiser included */
+#define AC_WORKER_IDLE     2
+#define AC_WORKER_BUSY     3
+
+struct ac_worker_stat {
+	int state;		/* AC_WORKER_... */
+	pid_t pid;		/* 0 when absent */
+	uint64_t task;		/* the number of the task at hand (see ac_trace_event), 0 for none */
+	uint64_t tasks;		/* tasks (items of maps) that this seat's workers have done */
+	int64_t busy_ns;	/* time that they were not idle */
+	unsigned starts;	/* processes that have sat here */
+	char name[16];		/* as in ps and top */
+};
+
+/* Fill at most n entries, one for each worker. Returns how many workers the pool has;
+ * AC_EFORK, -EINVAL. Never blocks. Figures of a worker at work are a moment old. */
+AC_API int ac_pool_workers(struct ac_pool *pool, struct ac_worker_stat *stats,
+			   unsigned n);
+
+/* All counts since the pool was opened, in tasks (an item of a map is one).
+ * Always: submitted = waiting + running + done + failed + cancelled. */
+struct ac_pool_stat {
+	uint64_t submitted, waiting, running, done, failed, cancelled;
+	uint64_t deaths;	/* workers that died of anything but our asking */
+	uint64_t bytes;		/* shared memory set aside for payloads */
+};
+
+/* 0, or AC_EFORK, -EINVAL. stat_size is sizeof *stat. Never blocks. */
+AC_API int ac_pool_stat(struct ac_pool *pool, struct ac_pool_stat *stat,
+			size_t stat_size);
+
+/* One piece of work on one worker: a task, or a chunk of a map. */
+struct ac_trace_event {
+	unsigned worker;
+	uint64_t task;		/* counts up from 1 in the order of submission */
+	uint64_t items;		/* items of a map's chunk, 1 for a single call */
+	int64_t start_ns, end_ns; /* CLOCK_MONOTONIC */
+};
+
+/* The last events of all workers, at most n, ordered by worker and time; for
+ * pools opened with trace. Returns how many; -EINVAL, AC_EFORK, -ENOMEM. */
+AC_API int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events,
+			 unsigned n);
+
+/* ---- 6. Stopping early, event loops --------------------------------------- */
+
+/* Take no more work: later submissions get AC_ECLOSED. 0 or AC_EFORK. */
+AC_API int ac_pool_shut(struct ac_pool *pool);
+/* Stop now: all unfinished work ends as AC_ECANCELED, workers are killed, no
+ * more work is taken. Does not wait for the processes. 0 or AC_EFORK. */
+AC_API int ac_pool_terminate(struct ac_pool *pool);
+/* Wait until all work has ended and its callbacks have returned; after shut
+ * or terminate, until the workers are gone too. 0, -ETIMEDOUT, -EINTR, AC_EFORK. */
+AC_API int ac_pool_join(struct ac_pool *pool, int64_t timeout_ns);
+
+/*
+ * A descriptor that is readable when ac_pool_dispatch has something to do:
+ * for poll, epoll, libuv, asyncio. The pool's, not to be closed or read. From
+ * the first call of this on, callbacks run inside ac_pool_dispatch and no thread is started.
+ * AC_EFORK, or what the system refused.
+ */
+AC_API int ac_pool_fd(struct ac_pool *pool);
+/* Do what is due, without blocking: results, deaths, time limits, callbacks.
+ * Returns how many tasks ended; AC_EFORK. */
+AC_API int ac_pool_dispatch(struct ac_pool *pool);
+
+/* ---- 7. Single processes -------------------------------------------------- */
+
+struct ac_process;
+
+struct ac_process_opts {
+	size_t size;		/* sizeof(struct ac_process_opts) */
+	const char *name;	/* in ps and top, at most 15 bytes shown; NULL: unchanged */
+	unsigned flags;		/* AC_PROCESS_... */
+};
+
+/* It may outlive the process that started it. Default: it is killed then. */
+#define AC_PROCESS_DETACHED 1u
+
+/*
+ * Fork a process that runs fn(arg) and exits with what it returns (0 to 255);
+ * arg is the child's copy. Forks the calling thread: where other threads run,
+ * fn may use only what is safe after fork. -EINVAL, -EAGAIN, -ENOMEM, -EMFILE.
+ */
+AC_API int ac_process_start(struct ac_process **process, int (*fn)(void *arg),
+			    void *arg, const struct ac_process_opts *opts);
+/* Its process id, also after its end. */
+AC_API pid_t ac_process_pid(const struct ac_process *process);
+/* Wait for its end: 0 and *outcome (may be NULL; status 0 for exit code 0,
+ * AC_ETASK with value for another, AC_EDIED with signal), or -ETIMEDOUT, AC_EFORK.
+ * May be called again. */
+AC_API int ac_process_join(struct ac_process *process, int64_t timeout_ns,
+			   struct ac_outcome *outcome);
+/* Send a signal, never to a stranger that got the same pid. 0; -ESRCH when it has
+ * ended; AC_EFORK. */
+AC_API int ac_process_kill(struct ac_process *process, int signal);
+/* Kill it if it still runs (unless detached), reap it, free. NULL allowed. */
+AC_API void ac_process_close(struct ac_process *process);
+
+/* ---- 8. Processors -------------------------------------------------------- */
+
+/*
+ * How many processors this process may really use, less leave, at least 1:
+ * the least of the affinity mask, the cgroups' quota (v1 and v2, through all
+ * parents, rounded up) and the environment's ALLCORES_CPUS. Reads a few files; any thread.
+ */
+AC_API int ac_cpus(int leave);
+
+/* ---- 9. Workers that somebody else starts --------------------------------- */
+
+/*
+ * With ac_pool_opts.start the pool forks nothing itself. It calls start, in
+ * whichever of the owner's threads is at hand (also the library's), for every
+ * worker that it needs, replacements too: start brings up a process that inherits
+ * or is passed the descriptor fd, and returns its pid, or -errno. fd is closed
+ * after start returns (duplicate it to keep it); the process must hold no other
+ * copy than the one it hands to ac_worker_open. The pool watches the process but
+ * does not reap it: its parent does.
+ */
+struct ac_worker;
+
+/* In the new process: take the seat. Maps the region, arms the lifeline (this process dies
+ * with its owner), takes over fd, whatever it returns. -EINVAL, AC_EVERSION, -ENOMEM,
+ * AC_ECLOSED (the owner is gone). One thread per worker. */
+AC_API int ac_worker_open(struct ac_worker **worker, int fd);
+/* Tell the owner that this worker is ready (status 0), or that it will not
+ * be (non-zero; text, or NULL, says why): the pool then fails with AC_ESTART. */
+AC_API int ac_worker_ready(struct ac_worker *worker, int status, const char *text);
+/* Wait for a task: 1 and *call; 0: leave now (closed, recycled); -EINTR when a signal
+ * handler ran. */
+AC_API int ac_worker_take(struct ac_worker *worker, struct ac_call **call);
+/* The function as the owner gave it: a number to the engine, meaning is the two sides'. */
+AC_API ac_call_fn *ac_call_function(const struct ac_call *call);
+/*
+ * For a process that has the owner's functions at the owner's addresses (forked, not
+ * executed): run what the call stands for, a single call or a part of a map, and
+ * return the value for ac_worker_done. Other processes know what numbers mean by
+ * themselves, and must not be handed maps.
+ */
+AC_API int ac_call_run(struct ac_call *call);
+/* Hand the task back: value 0 is success. */
+AC_API void ac_worker_done(struct ac_worker *worker, struct ac_call *call, int value);
+/* Leave the seat and free. A task at hand fails as AC_EDIED. */
+AC_API void ac_worker_close(struct ac_worker *worker);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The arena: a region with a layout stamp, a table of seats (one process sits
+ * in one seat), a table of blocks (see block.h), and a root: some bytes of
+ * segment 0 whose layout is the client's, such as a pool's board. It knows of
+ * no pool, and any process that has the descriptor can take a seat.
+ *
+ *	segment 0: [ stamp | seats | blocks' table | root ]  then blocks
+ */
+#ifndef AC__ARENA_H
+#define AC__ARENA_H
+
+#include "base.h"
+#include "bell.h"
+#include "region.h"
+#include "word.h"
+
+#define AC__SEATS_MOST 4097 /* the owner's, and 4096 workers */
+#define AC__OWNER_SEAT 0
+#define AC__LEASES 32
+
+/* Of seats' words. The holder of a seat's word is not used. */
+enum ac__seat_state {
+	AC__SEAT_EMPTY,
+	AC__SEAT_INVITED,	/* a process is on its way */
+	AC__SEAT_TAKEN,		/* it is here, and not yet ready */
+	AC__SEAT_READY,
+	AC__SEAT_REFUSED,	/* it is here, and will not be ready; text says why */
+};
+
+struct ac__seat_shm {
+	/* The owner writes EMPTY and INVITED, the process the rest. */
+	ac__word word AC__ALIGNED(AC__LINE);
+	struct ac__bell bell;
+	_Atomic int32_t pid;
+	char name[16];
+
+	/* Statistics: written by the process only, read by anyone, relaxed. */
+	_Atomic uint64_t task AC__ALIGNED(AC__LINE); /* its number, 0: none */
+	_Atomic uint64_t tasks;
+	_Atomic int64_t busy_ns;	/* up to busy_since */
+	_Atomic int64_t busy_since;	/* 0: idle */
+	_Atomic uint64_t events;	/* ever written to the trace */
+
+	/* Blocks that the process reads without holding them: generation << 24
+	 * | index + 1. Written by the process, cleared by the owner after its death. */
+	_Atomic uint64_t lease[AC__LEASES] AC__ALIGNED(AC__LINE);
+
+	char text[AC_TEXT_SIZE]; /* of a refusal */
+};
+
+struct ac__blocks_shm {
+	/* Hints all: free blocks of each size, how many entries were ever
+	 * used, where unused bytes begin, and the sum of all blocks' sizes. */
+	_Atomic uint64_t free[44] AC__ALIGNED(AC__LINE);
+	_Atomic uint32_t used;
+	_Atomic uint64_t top;
+	_Atomic uint64_t bytes;
+};
+
+struct ac__block_shm {
+	ac__word word;
+	uint64_t offset;
+	_Atomic uint16_t order;	/* its size is 1 << order; 0: no bytes yet */
+	_Atomic uint8_t cold;	/* its pages were given back to the system */
+	_Atomic uint8_t listed;	/* hint: it is on a free list, or being put there */
+	_Atomic uint32_t next;	/* on a free list: index + 1 */
+};
+
+struct ac__arena_shm {
+	uint64_t magic;
+	uint32_t version;	/* of this layout, not of the library */
+	uint32_t sizes;		/* two builds whose structs differ refuse each other */
+	uint64_t base, limit;
+	uint32_t sealed;
+	uint32_t seats, blocks;
+	uint64_t seats_offset, blocks_offset, root_offset, root_len;
+	uint64_t memory;	/* the most that all blocks may be together, 0: no limit */
+	struct ac__blocks_shm hints;
+};
+
+/* One process's view. Sizes and places are private copies: what another
+ * process may overwrite is never used to compute an address. */
+struct ac__arena {
+	struct ac__region region;
+	struct ac__arena_shm *shm;
+	struct ac__seat_shm *seats;
+	struct ac__block_shm *blocks;
+	void *root;
+	uint64_t root_len;
+	uint32_t seat_count, block_count;
+};
+
+struct ac__arena_plan {
+	uint32_t seats;
+	uint32_t blocks;
+	uint64_t root_len;
+	uint64_t memory; /* 0: no limit */
+};
+
+int ac__arena_open(struct ac__arena *arena, const struct ac__arena_plan *plan);
+/* Map one that another process opened; takes over fd in any case. AC_EVERSION: not our layout. */
+int ac__arena_attach(struct ac__arena *arena, int fd);
+void ac__arena_close(struct ac__arena *arena);
+
+/* Seats: the owner's side. */
+void ac__seat_invite(struct ac__arena *arena, unsigned seat);
+/* After its process is gone and all that it held was dealt with. */
+void ac__seat_free(struct ac__arena *arena, unsigned seat);
+enum ac__seat_state ac__seat_state(struct ac__arena *arena, unsigned seat);
+
+/* The process's side: INVITED to TAKEN, AC_ECLOSED if the invitation was withdrawn. */
+int ac__seat_take(struct ac__arena *arena, unsigned seat, pid_t pid);
+void ac__seat_say(struct ac__arena *arena, unsigned seat, enum ac__seat_state state);
+
+#endif

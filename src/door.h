@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The door: how a process comes to its seat. The owner keeps one end of a
+ * private socket; the process gets the other, by inheritance or passed. For a process
+ * that we did not fork, the region and the owner's bell come through it. Then it is the lifeline:
+ * its end kills the process, and so does a byte sent on it (see ac__sys_lifeline).
+ */
+#ifndef AC__DOOR_H
+#define AC__DOOR_H
+
+#include "base.h"
+
+struct ac__door {
+	int owner_end, process_end;
+};
+
+/* Descriptors are open and written down before any fork can happen. */
+int ac__door_open(struct ac__door *door);
+void ac__door_close(int *fd);
+/* The same in a forked child, where that is being seen to already. */
+void ac__door_let_go(int *fd);
+
+/* Owner: put seat, region and bell into the door. */
+int ac__door_invite(int owner_end, unsigned seat, int region_fd, int bell_fd);
+/* Process: take them out. -EPIPE: the owner is gone; AC_EVERSION: that was no invitation. */
+int ac__door_enter(int process_end, unsigned *seat, int *region_fd, int *bell_fd);
+
+#endif

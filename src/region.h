@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The bytes that processes share: one descriptor, mapped in segments on first
+ * use. Places are offsets, never pointers, since every process maps them where it likes.
+ *
+ * Segment 0 is [0, base); segment k is [base << (k-1), base << k): which one an
+ * offset lies in follows from the offset alone. A block whose size is a power of
+ * two and which is aligned to its size never crosses from one segment into the
+ * next.
+ */
+#ifndef AC__REGION_H
+#define AC__REGION_H
+
+#include "base.h"
+
+#define AC__SEGMENTS 44
+
+struct ac__region {
+	int fd;
+	bool sealed;	/* the file has its whole size already and never changes it */
+	uint64_t base;	/* size of segment 0: a power of two, whole pages */
+	uint64_t limit;	/* no offset is beyond this */
+	char *_Atomic segment[AC__SEGMENTS];
+};
+
+/* A new region of zeros, segment 0 mapped and safe to touch. limit 0: as much as the
+ * system allows. */
+int ac__region_open(struct ac__region *region, uint64_t base, uint64_t limit);
+/* Map somebody else's; takes over fd in any case. */
+int ac__region_attach(struct ac__region *region, int fd, uint64_t base,
+		      uint64_t limit, bool sealed);
+void ac__region_close(struct ac__region *region);
+
+/* Make a range safe to touch: 0, or -ENOMEM, -ENOSPC, -EFBIG. Done before its first use. */
+int ac__region_reserve(struct ac__region *region, uint64_t offset, uint64_t len);
+
+/* Does the range exist, and can it be touched without a fault? Whatever anybody says of it. */
+bool ac__region_holds(const struct ac__region *region, uint64_t offset, uint64_t len);
+/*
+ * The address of [offset, offset + len), or NULL: it lies outside, crosses
+ * segments, or can't be mapped. Any thread.
+ */
+void *ac__region_at(struct ac__region *region, uint64_t offset, uint64_t len);
+
+/* In a forked child that is nobody: what is mapped stays readable, writes reach nobody. */
+void ac__region_privatise(struct ac__region *region);
+
+#endif

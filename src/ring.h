@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The board: what a pool's owner and its workers share to find each other's
+ * tasks. A table of tasks, the ready ring, the done list, and the bells'
+ * directory (who sleeps, who spins). It is the root of the pool's arena.
+ *
+ *	task word	who		step
+ *	FREE -> READY	owner		publish
+ *	READY -> TAKEN	a worker	take
+ *	TAKEN -> DONE	its worker	complete
+ *	DONE -> READY	owner		publish again (next generation)
+ *	READY -> FREE	owner		withdraw (cancel)
+ *	TAKEN -> CONDEMNED owner	condemn (time limit, cancel): then it kills the worker
+ *	TAKEN, CONDEMNED -> FREE owner	after the death of its worker
+ *
+ * Condemning comes before killing, so that the kill hits exactly that task: a worker that
+ * finds its task condemned can't complete it, nor take another.
+ *
+ * The words are the truth. Ring and list are hints that speed up finding a word: a
+ * task that is READY and in no ring is found by the owner's audit; one that is DONE
+ * and on no list has a dead worker, and is found by the scan that follows a death.
+ *
+ * Orderings
+ *	[R1] publish: the store of READY releases the payload; take's swap acquires it.
+ *	[R2] publish: the ring's entry (seq_cst) after the word; takers load the
+ *	     entry (seq_cst). It pairs with the bells: see bell.h, B3 and B2.
+ *	[R3] complete: the swap to DONE releases the result; collect's load of the word acquires it.
+ *	[R4] complete: the list's swap releases the link; the owner's exchange acquires it.
+ *	[R5] the spinner's word and the idle map are seq_cst, see "Waking".
+ *
+ * Waking. A worker that finds nothing may become the one spinner; the others sleep.
+ * Who publishes rings nobody while somebody spins: the spinner will see it. So
+ * whoever leaves the role looks at the ring once more after having left (seq_cst
+ * both): either the publisher saw the role empty and rang, or the leaver sees what
+ * was published. And whoever takes a task after having been idle, by whichever way,
+ * looks for more and rings the next sleeper: publishers may have counted on it for
+ * all of them.
+ *
+ * Crash table (worker killed after the step)
+ *	take	 1 swap READY to TAKEN		the scan finds TAKEN by the dead: failed or retried
+ *		 2 head moved			the same
+ *	complete 1 result written		the same
+ *		 2 swap TAKEN to DONE		the scan finds DONE by the dead: delivered
+ *		 3 link written			the same
+ *		 4 list swapped			on the list: delivered
+ *		 5 owner's bell claimed, not rung	the death itself wakes the owner
+ *	sleep	 1 bell armed, bit set		the death clears both, and rings again
+ *	wake	 1 bell claimed, not rung	the death rings all that are not AWAKE
+ *	spin	 1 role taken			the death clears it, and rings again
+ */
+#ifndef AC__RING_H
+#define AC__RING_H
+
+#include "arena.h"
+
+enum ac__task_state {
+	AC__TASK_FREE,
+	AC__TASK_READY,
+	AC__TASK_TAKEN,
+	AC__TASK_DONE,
+	AC__TASK_CONDEMNED,
+};
+
+/* What kind of work a task is. */
+enum ac__task_kind {
+	AC__KIND_CALL,		/* one ac_call_fn */
+	AC__KIND_CHUNK,		/* items of a map */
+};
+
+/* flags */
+#define AC__TASK_TIMED 1u	 /* write down when it starts */
+#define AC__TASK_ARG_BLOCK 2u	 /* the argument lies in arg_block */
+#define AC__TASK_RESULT_BLOCK 4u /* the result lies in result_block */
+
+#define AC__INLINE 208
+
+/*
+ * A task. Between READY and TAKEN it belongs to the owner, from TAKEN to DONE to its
+ * worker, except for the cursor. A small one, there and back, moves a single
+ * line: its result takes the place of its argument.
+ */
+struct ac__task_shm {
+	ac__word word AC__ALIGNED(AC__LINE);
+	uint64_t fn;
+	uint64_t number;	/* counts up from 1 as tasks are submitted */
+	uint64_t len;		/* of the argument, then of the result */
+	int32_t status;		/* of the engine: 0, AC_ETASK, -ENOMEM */
+	int32_t value;		/* what the function returned */
+	uint8_t kind, flags;
+	/* The argument, then the result; or a chunk's items and results. */
+	unsigned char data[AC__INLINE] AC__ALIGNED(16);
+
+	/* Of chunks, and of what does not fit above. */
+	_Atomic uint64_t cursor AC__ALIGNED(AC__LINE); /* of items: next | end << 32 */
+	_Atomic uint32_t current;	/* items that have ended: it runs this one */
+	uint32_t step;			/* items to claim at a time at first */
+	uint32_t arg_block;		/* ids */
+	uint32_t result_block;
+	uint32_t bound_block;		/* 0: none */
+	uint32_t item_size, result_size; /* up to 4 GB each */
+	uint32_t results_at;		/* where a chunk's results begin, in 16 bytes from its items */
+	int64_t elapsed_ns;		/* of a chunk */
+	_Atomic int64_t started_ns;
+
+	char text[AC_TEXT_SIZE];	/* of a failure */
+};
+
+struct ac__board_shm {
+	uint32_t tasks;		/* a power of two */
+	uint32_t ring;		/* entries: a power of two, at least twice the tasks */
+	uint32_t seats;
+	uint32_t trace;		/* events kept for each seat; 0: none */
+	uint64_t tasks_offset, ring_offset, links_offset, trace_offset; /* from the board */
+	uint32_t recycle;	/* tasks per worker, 0: any number */
+	_Atomic uint32_t closing; /* workers leave when nothing is READY */
+	uint32_t spin_ns;	/* how long to look for work before sleeping; 0: one processor */
+
+	_Atomic uint64_t head AC__ALIGNED(AC__LINE);	/* hint */
+	_Atomic uint64_t tail AC__ALIGNED(AC__LINE);	/* hint, the owner's */
+	_Atomic uint32_t done AC__ALIGNED(AC__LINE);	/* index + 1 */
+	struct ac__bell owner_bell AC__ALIGNED(AC__LINE);
+	/* The owner is rung only when at most so many entries are left in the
+	 * ring: it may sleep just to refill it. */
+	_Atomic uint32_t ring_below;
+	/* The seat that spins for work, 0: none. One word, one holder. */
+	_Atomic uint32_t spinner AC__ALIGNED(AC__LINE);
+	_Atomic uint64_t idle[(AC__SEATS_MOST + 63) / 64] AC__ALIGNED(AC__LINE);
+};
+
+struct ac__event_shm {
+	_Atomic uint64_t number;
+	_Atomic uint64_t items;
+	_Atomic int64_t start_ns, end_ns;
+};
+
+/* One process's view, with private copies of what places are computed from. */
+struct ac__board {
+	struct ac__arena *arena;
+	struct ac__board_shm *shm;
+	struct ac__task_shm *tasks;
+	_Atomic uint64_t *ring;
+	/* By task: the next on the done list, index + 1. Apart from the tasks, so that
+	 * the owner can follow the list ahead of their lines, which it then has on their way. */
+	_Atomic uint32_t *links;
+	struct ac__event_shm *trace;
+	uint32_t task_count, ring_mask, ring_shift, idle_words, trace_count;
+	/* The owner's: where the ring really ends, and where head was when it last looked:
+	 * looking costs a line's way between cores, and is needed only when the ring seems full. */
+	uint64_t own_tail, seen_head;
+};
+
+struct ac__board_plan {
+	uint32_t tasks, trace, recycle, spin_ns;
+};
+
+uint64_t ac__board_size(const struct ac__board_plan *plan, uint32_t seats);
+/* On the arena's root, which is zeros. */
+void ac__board_init(struct ac__board *board, struct ac__arena *arena,
+		    const struct ac__board_plan *plan);
+/* Another process's: AC_EVERSION if it does not fit its arena. */
+int ac__board_attach(struct ac__board *board, struct ac__arena *arena);
+
+/* ---- the owner's side ---- */
+
+/* FREE to READY for a task whose fields are written, and into the ring. Rings nobody. */
+void ac__ring_publish(struct ac__board *board, uint32_t task, uint64_t gen);
+/* READY to FREE: false if a worker was faster. */
+bool ac__ring_withdraw(struct ac__board *board, uint32_t task, uint64_t gen);
+/* Entries between head and tail, stale ones too: about how many are READY. */
+uint32_t ac__ring_length(const struct ac__board *board);
+/* The audit: put the ring right. True: it is empty (now), and a task that is READY must
+ * be entered again. */
+bool ac__ring_repair(struct ac__board *board);
+/* Enter again a task that is READY (harmless when it is there already). */
+void ac__ring_republish(struct ac__board *board, uint32_t task, uint64_t gen);
+/* TAKEN by seat to CONDEMNED: false if it has just been completed. */
+bool ac__ring_condemn(struct ac__board *board, uint32_t task, uint64_t gen, unsigned seat);
+/* Empty the done list: the first task's index + 1, to be followed by done_next; 0: none. */
+uint32_t ac__done_empty(struct ac__board *board);
+static inline uint32_t ac__done_next(struct ac__board *board, uint32_t task)
+{
+	return atomic_load_explicit(&board->links[task],
+				    memory_order_relaxed); /* R4 */
+}
+static inline bool ac__done_any(const struct ac__board *board)
+{
+	return atomic_load(&board->shm->done) != 0;
+}
+/* A line that is about to be written, on its way before it is needed. */
+static inline void ac__prefetch_to_write(const void *line)
+{
+#if defined(__x86_64__)
+	/* Not __builtin_prefetch: that fetches a copy to read on most targets,
+	 * and the swap would have to wait for the line a second time. */
+	__asm__ __volatile__("prefetchw %0" : : "m"(*(const char *)line));
+#else
+	__builtin_prefetch(line, 1);
+#endif
+}
+/* Wake one sleeping worker unless somebody spins: after a publish. */
+void ac__ring_wake(struct ac__board *board);
+/* Wake everybody who sleeps: after a death, or to close. */
+void ac__ring_wake_all(struct ac__board *board);
+/* The seat's process is gone: take it out of the directory. */
+void ac__ring_forget_seat(struct ac__board *board, unsigned seat);
+
+/* ---- the worker's side ---- */
+
+/* READY to TAKEN: a task's index, or -1. */
+int64_t ac__ring_take(struct ac__board *board, unsigned seat);
+/* Is anything there to take? Moves head over what is stale. */
+bool ac__ring_any(struct ac__board *board);
+/* TAKEN to DONE, onto the list: 1 when the owner sleeps and is to be rung (its bell is claimed),
+ * 0 when not, -1 when the task was condemned: the worker must leave. */
+int ac__done_push(struct ac__board *board, unsigned seat, uint32_t task);
+
+/* Become the one who spins: false if somebody is. */
+bool ac__spinner_enter(struct ac__board *board, unsigned seat);
+void ac__spinner_leave(struct ac__board *board, unsigned seat);
+/* With a task in hand after having been idle: if there is more, wake the next. */
+void ac__ring_hand_on(struct ac__board *board);
+
+/* Announce sleep: bell and idle map. False, and awake again: there is work, or it is
+ * time to leave. */
+bool ac__idle_enter(struct ac__board *board, unsigned seat);
+void ac__idle_leave(struct ac__board *board, unsigned seat);
+
+#endif

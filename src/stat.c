@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/* What the workers do, read from their rows without disturbing them. */
+#include "pool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- workers ---- */
+
+static int state_of(struct ac_pool *pool, unsigned seat)
+{
+	const struct ac__seat_shm *row = &ac__pool_arena(pool)->seats[seat];
+
+	if (pool->crew[seat].state == AC__MEMBER_ABSENT)
+		return AC_WORKER_ABSENT;
+	if (ac__seat_state(ac__pool_arena(pool), seat) != AC__SEAT_READY)
+		return AC_WORKER_STARTING;
+	return atomic_load(&row->busy_since) ? AC_WORKER_BUSY : AC_WORKER_IDLE;
+}
+
+static int64_t busy_of(const struct ac__seat_shm *row)
+{
+	int64_t since = atomic_load(&row->busy_since);
+	int64_t busy = atomic_load(&row->busy_ns);
+	int64_t now = ac__sys_now();
+
+	return since > 0 && since < now ? busy + now - since : busy;
+}
+
+static void fill_worker(struct ac_pool *pool, unsigned seat, struct ac_worker_stat *stat)
+{
+	const struct ac__seat_shm *row = &ac__pool_arena(pool)->seats[seat];
+
+	memset(stat, 0, sizeof *stat);
+	stat->state = state_of(pool, seat);
+	stat->pid = stat->state == AC_WORKER_ABSENT ? 0 : atomic_load(&row->pid);
+	stat->task = atomic_load(&row->task);
+	stat->tasks = atomic_load(&row->tasks);
+	stat->busy_ns = busy_of(row);
+	stat->starts = pool->crew[seat].starts;
+	memcpy(stat->name, row->name, sizeof stat->name);
+	stat->name[sizeof stat->name - 1] = '\0';
+}
+
+int ac_pool_workers(struct ac_pool *pool, struct ac_worker_stat *stats, unsigned n)
+{
+	if (!pool || (n && !stats))
+		return -EINVAL;
+	if (atomic_load(&pool->forked))
+		return AC_EFORK;
+	ac__pool_lock(pool);
+	ac__wait_look(pool); /* who has died meanwhile */
+	ac__wait_changed(pool);
+	for (unsigned i = 0; i < n && i < pool->workers; i++)
+		fill_worker(pool, i + 1, &stats[i]);
+	ac__pool_unlock(pool);
+	return (int)pool->workers;
+}
+
+/* ---- the pool ---- */
+
+/* Items of chunks that a worker has count as running until the chunk is settled. */
+static uint64_t count_running(struct ac_pool *pool)
+{
+	uint64_t n = 0;
+
+	for (uint32_t slot = 0; slot < pool->board.task_count; slot++) {
+		const struct ac__slot *mine = &pool->slots[slot];
+		uint64_t word;
+
+		if (!mine->published || !mine->job)
+			continue;
+		word = atomic_load(&pool->board.tasks[slot].word);
+		if (ac__word_state(word) != AC__TASK_READY)
+			n += pool->board.tasks[slot].kind == AC__KIND_CHUNK ?
+				     mine->end :
+				     1;
+	}
+	return n;
+}
+
+static void fill_stat(struct ac_pool *pool, struct ac_pool_stat *stat)
+{
+	uint64_t open = pool->submitted - pool->done - pool->failed - pool->cancelled;
+
+	stat->submitted = pool->submitted;
+	stat->done = pool->done;
+	stat->failed = pool->failed;
+	stat->cancelled = pool->cancelled;
+	stat->deaths = pool->deaths;
+	stat->running = AC__MIN(count_running(pool), open);
+	stat->waiting = open - stat->running;
+	stat->bytes = ac__block_bytes(ac__pool_arena(pool));
+}
+
+int ac_pool_stat(struct ac_pool *pool, struct ac_pool_stat *out, size_t stat_size)
+{
+	struct ac_pool_stat stat;
+
+	if (!pool || !out || !stat_size)
+		return -EINVAL;
+	if (atomic_load(&pool->forked))
+		return AC_EFORK;
+	ac__pool_lock(pool);
+	ac__wait_look(pool);
+	ac__wait_changed(pool);
+	fill_stat(pool, &stat);
+	ac__pool_unlock(pool);
+	memset(out, 0, stat_size);
+	memcpy(out, &stat, AC__MIN(stat_size, sizeof stat));
+	return 0;
+}
+
+/* ---- the trace ---- */
+
+static size_t copy_events(struct ac_pool *pool, unsigned seat,
+			  struct ac_trace_event *events)
+{
+	const struct ac__board *board = &pool->board;
+	uint64_t written = atomic_load_explicit(
+		&ac__pool_arena(pool)->seats[seat].events, memory_order_acquire);
+	uint64_t kept = AC__MIN(written, board->trace_count);
+	size_t copied = 0;
+
+	for (uint64_t i = written - kept; i < written; i++) {
+		const struct ac__event_shm *event =
+			&board->trace[(uint64_t)seat * board->trace_count +
+				      i % board->trace_count];
+
+		events[copied++] = (struct ac_trace_event){
+			.worker = seat - 1,
+			.task = atomic_load(&event->number),
+			.items = atomic_load(&event->items),
+			.start_ns = atomic_load(&event->start_ns),
+			.end_ns = atomic_load(&event->end_ns),
+		};
+	}
+	return copied;
+}
+
+static int later_first(const void *a, const void *b)
+{
+	int64_t x = ((const struct ac_trace_event *)a)->end_ns;
+	int64_t y = ((const struct ac_trace_event *)b)->end_ns;
+
+	return (x < y) - (x > y);
+}
+
+static int by_worker_and_time(const void *a, const void *b)
+{
+	const struct ac_trace_event *x = a, *y = b;
+
+	if (x->worker != y->worker)
+		return x->worker < y->worker ? -1 : 1;
+	return (x->start_ns > y->start_ns) - (x->start_ns < y->start_ns);
+}
+
+int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events, unsigned n)
+{
+	struct ac_trace_event *all;
+	size_t most, copied = 0;
+
+	if (!pool || (n && !events))
+		return -EINVAL;
+	if (atomic_load(&pool->forked))
+		return AC_EFORK;
+	most = (size_t)pool->workers * pool->board.trace_count;
+	if (!most || !n)
+		return 0;
+	all = ac__sys_calloc(most, sizeof *all);
+	if (!all)
+		return -ENOMEM;
+	for (unsigned seat = 1; seat <= pool->workers; seat++)
+		copied += copy_events(pool, seat, all + copied);
+	if (copied > n) {
+		qsort(all, copied, sizeof *all, later_first);
+		copied = n;
+	}
+	qsort(all, copied, sizeof *all, by_worker_and_time);
+	memcpy(events, all, copied * sizeof *all);
+	free(all);
+	return (int)copied;
+}

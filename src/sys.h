@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The only door to the kernel. Everything returns 0 or more for success and
+ * -errno for failure. What a system may lack (memfd, eventfd, pidfd) is tried at run
+ * time, never assumed from a version: EPERM, ENOSYS and EINVAL all mean "not here".
+ *
+ * Built with AC_FAULTS, each kind of call can be made to fail by a test.
+ */
+#ifndef AC__SYS_H
+#define AC__SYS_H
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "base.h"
+
+#define AC__SYS_CALLS(X) \
+	X(MEMFD) X(TMPFILE) X(RESIZE) X(PREALLOCATE) X(SEAL) X(MAP) X(EVENTFD) \
+	X(PIPE) X(EPOLL) X(EPOLL_ADD) X(SOCKET) X(SEND) X(RECEIVE) X(FORK) \
+	X(PIDFD) X(LIFELINE) X(THREAD) X(MALLOC)
+
+enum ac__sys_call {
+#define AC__SYS_ENUM(name) AC__SYS_##name,
+	AC__SYS_CALLS(AC__SYS_ENUM)
+#undef AC__SYS_ENUM
+	AC__SYS_CALL_COUNT
+};
+
+#ifdef AC_FAULTS
+/* From the nth call (1 = the next) of that kind on: fail times calls with err. */
+void ac__fault_arm(enum ac__sys_call call, unsigned nth, unsigned times, int err);
+void ac__fault_disarm(void);
+/* Calls of that kind since the last arm or disarm. */
+unsigned ac__fault_calls(enum ac__sys_call call);
+#endif
+
+/* ---- time, processors ---- */
+int64_t ac__sys_now(void); /* CLOCK_MONOTONIC, ns */
+/* The absolute end of a relative limit: INT64_MAX for none. */
+int64_t ac__sys_deadline(int64_t timeout_ns);
+void ac__sys_yield(void);
+
+/* ---- memory ---- */
+void *ac__sys_calloc(size_t n, size_t size); /* NULL: none left */
+
+/*
+ * Anonymous memory behind a descriptor, close-on-exec. A memfd of size bytes,
+ * sealed against any change of size, or (*sealed false) an unlinked file of size 0, to be
+ * grown by ac__sys_preallocate before each use.
+ */
+int ac__sys_memory(uint64_t size, bool *sealed);
+int ac__sys_preallocate(int fd, uint64_t offset, uint64_t len);
+uint64_t ac__sys_file_size(int fd);
+/* The most bytes that a file of ours may have: RLIMIT_FSIZE. */
+uint64_t ac__sys_file_limit(void);
+int ac__sys_map(void **address, int fd, uint64_t offset, size_t len);
+/* Put a private copy-on-write view in place of the shared one. */
+int ac__sys_map_private(void *address, int fd, uint64_t offset, size_t len);
+void ac__sys_unmap(void *address, size_t len);
+/* Give pages back to the system; the range then reads as zeros (best effort). */
+void ac__sys_punch(int fd, uint64_t offset, uint64_t len);
+size_t ac__sys_page(void);
+/*
+ * Give back the pages of this process's large anonymous mappings, but for those
+ * that hold one of keep (ends with NULL), the stack or the thread: what was there
+ * reads as zeros. For a process that will only exit: done while it waits, its end
+ * takes less.
+ */
+void ac__sys_shed(const void *const *keep);
+
+/* ---- sleeping and waking ---- */
+/* Sleep while *word == seen, until deadline. 0 (also spurious), -ETIMEDOUT, -EINTR. */
+int ac__sys_futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t deadline);
+void ac__sys_futex_wake(_Atomic uint32_t *word, int n);
+
+/* A counter to wake a poll: fd[0] is polled, fd[1] written; one number twice for an eventfd. */
+int ac__sys_wakefd(int fd[2]);
+void ac__sys_wakefd_ring(int fd);
+void ac__sys_wakefd_drain(int fd);
+
+/* ---- descriptors ---- */
+int ac__sys_epoll(void);
+/* Watch fd for input (or only its end, with hangup_only); events carry tag. */
+int ac__sys_epoll_add(int epoll, int fd, uint64_t tag, bool hangup_only);
+void ac__sys_epoll_remove(int epoll, int fd);
+/* Tags of what is due, at most n. 0 at the deadline, -EINTR. */
+int ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline);
+int ac__sys_timerfd(void);
+void ac__sys_timerfd_set(int fd, int64_t deadline); /* INT64_MAX: never */
+void ac__sys_close(int fd); /* errno is kept; -1 is allowed */
+
+/* A connected pair of close-on-exec packet sockets. */
+int ac__sys_socketpair(int fd[2]);
+/* One packet, with a descriptor beside it or -1. */
+int ac__sys_send(int sock, const void *data, size_t len, int fd);
+/* One packet: its length, 0 at the end; *fd is -1 when none came. Blocks unless nowait. */
+int ac__sys_receive(int sock, void *data, size_t len, int *fd, bool nowait);
+/* The peer sees the end, whoever else may hold a copy of sock. */
+void ac__sys_shutdown(int sock);
+/* 0 (an event), -ETIMEDOUT, -EINTR: until input or the end of fd. */
+int ac__sys_poll(int fd, int64_t deadline);
+
+/* ---- processes ---- */
+pid_t ac__sys_fork(void);
+/* A descriptor that is readable when the process has died, or -errno. */
+int ac__sys_pidfd(pid_t pid);
+int ac__sys_pidfd_kill(int pidfd, int signal);
+/* From now on this process is killed when the peer of sock is closed everywhere. */
+int ac__sys_lifeline(int sock);
+void ac__sys_name(const char *name); /* as in ps and top, 15 bytes */
+void ac__sys_get_name(char name[16]);
+/* start(arg) on a new detached thread with all signals blocked. */
+int ac__sys_thread(void *(*start)(void *), void *arg);
+
+#endif

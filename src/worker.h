@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A worker's side: sitting down, waiting for tasks, running them, handing them
+ * back. One thread per worker. Knows the board, nothing of the owner's books.
+ */
+#ifndef AC__WORKER_H
+#define AC__WORKER_H
+
+#include "block.h"
+#include "forkguard.h"
+#include "ring.h"
+
+struct ac_call {
+	struct ac_worker *worker;
+	struct ac__task_shm *task;
+	uint32_t index;
+	const void *arg;
+	size_t arg_len;
+	struct ac__block result;	/* id 0: small or none */
+	size_t result_len;
+	int64_t started_ns;		/* 0 unless traced */
+	/* A small result is kept here until the argument, whose place it
+	 * takes, is no longer needed. */
+	char small[AC__INLINE] AC__ALIGNED(16);
+	char text[AC_TEXT_SIZE];
+};
+
+struct ac_worker {
+	struct ac__board board;
+	struct ac__arena arena;		/* of an adopted process; else unused */
+	unsigned seat;
+	int lifeline, owner_bell;	/* descriptors */
+	bool adopted;			/* it mapped the arena itself */
+	bool forked;			/* this is a child of the worker: nobody */
+	bool condemned;			/* it is being killed for a task's sake */
+	bool idle;
+	uint32_t left;			/* tasks until it is recycled; unused when not */
+	struct ac__forkguard guard;
+	struct ac_call call;
+};
+
+/* A forked worker sits down: board is the view that it inherited. */
+int ac__worker_sit(struct ac_worker *worker, const struct ac__board *board,
+		   unsigned seat, int lifeline, int owner_bell, const char *name);
+/* Say READY or REFUSED. */
+void ac__worker_announce(struct ac_worker *worker, int status, const char *text);
+/* Take and run until told to leave. */
+void ac__worker_serve(struct ac_worker *worker);
+
+/* Prepare the call of a task just taken: 0, or -ENOMEM when its argument can't be mapped. */
+int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t index);
+/* Write down how it ended, all but the word. */
+void ac__call_end(struct ac_call *call, int value);
+
+#endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A process near its limits (descriptors, processes, address space, file
+ * size): an error or a slower way, never a signal, a hang or a leak.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "crash.h"
+#include "sys.h"
+
+#define WORKERS 2
+#define CALLS 20
+#define NOBODY 65534
+
+static struct crash_print before;
+
+static void set_limit(int resource, uint64_t n)
+{
+	struct rlimit limit = { .rlim_cur = n };
+
+	CHECK_EQ(getrlimit(resource, &(struct rlimit){ 0 }), 0);
+	limit.rlim_max = RLIM_INFINITY;
+	if (setrlimit(resource, &limit) < 0) {
+		getrlimit(resource, &limit);
+		limit.rlim_cur = n;
+		CHECK_EQ(setrlimit(resource, &limit), 0);
+	}
+}
+
+static int reverse_call(struct ac_call *call)
+{
+	size_t len;
+	const unsigned char *from = ac_call_arg(call, &len);
+	unsigned char *to = ac_call_reserve(call, len);
+
+	if (!to)
+		return ac_call_fail(call, "no memory");
+	for (size_t i = 0; i < len; i++)
+		to[i] = from[len - 1 - i];
+	return 0;
+}
+
+static int is_code(int r)
+{
+	return r < 0 && (r > -4096 || (r <= AC_ETASK && r >= AC_EVERSION));
+}
+
+static int check_call(struct ac_task *task, const unsigned char *bytes, size_t len)
+{
+	struct ac_outcome outcome;
+	const unsigned char *result;
+	const void *data;
+	size_t result_len;
+
+	CHECK_EQ(ac_task_wait(task, 10 * SECOND), 0);
+	CHECK_EQ(ac_task_outcome(task, &outcome), 0);
+	CHECK(outcome.status == 0 || is_code(outcome.status));
+	if (outcome.status)
+		return outcome.status;
+	CHECK_EQ(ac_task_result(task, &data, &result_len), 0);
+	CHECK_EQ(result_len, len);
+	result = data;
+	for (size_t i = 0; i < len; i += 997)
+		CHECK_EQ(result[i], bytes[len - 1 - i]);
+	return 0;
+}
+
+/* Calls of len bytes each way: 0, or the first code met. */
+static int run_calls(struct ac_pool *pool, size_t len)
+{
+	struct ac_task *tasks[CALLS];
+	unsigned char *bytes = malloc(len);
+	unsigned n;
+	int r = 0, first;
+
+	if (!bytes)
+		return -ENOMEM;
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (unsigned char)(i * 7);
+	for (n = 0; n < CALLS && r == 0; n++)
+		r = ac_pool_submit(pool, &tasks[n], reverse_call, bytes, len, NULL);
+	CHECK(r == 0 || is_code(r));
+	n -= r != 0;
+	first = r;
+	for (unsigned i = 0; i < n; i++) {
+		r = check_call(tasks[i], bytes, len);
+		first = first ? first : r;
+		ac_task_free(tasks[i]);
+	}
+	free(bytes);
+	return first;
+}
+
+static struct ac_pool *try_open(int *r)
+{
+	struct ac_pool_opts opts = { .size = sizeof opts,
+				     .workers = WORKERS,
+				     .ready_ns = 3 * SECOND };
+	struct ac_pool *pool = NULL;
+
+	*r = ac_pool_open(&pool, &opts);
+	CHECK(*r == 0 || is_code(*r));
+	return pool;
+}
+
+/* Open, work, close: 0 or the first code met. */
+static int work_out(size_t len)
+{
+	struct ac_pool_stat stat;
+	int r;
+	struct ac_pool *pool = try_open(&r);
+
+	if (!pool)
+		return r;
+	r = run_calls(pool, len);
+	crash_check_sum(pool, &stat);
+	CHECK_EQ(ac_pool_close(pool), 0);
+	return r;
+}
+
+/* ---- descriptors ---- */
+
+static void few_descriptors(void *arg)
+{
+	unsigned left, failed = 0;
+	struct rlimit limit;
+	int lowest;
+
+	(void)arg;
+	CHECK_EQ(work_out(8), 0);
+	crash_print_take(&before);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	lowest = dup(0);
+	close(lowest);
+	for (left = 0; left < 24; left++) {
+		crash_at("%u descriptors left", left);
+		set_limit(RLIMIT_NOFILE, (uint64_t)lowest + left);
+		failed += work_out(10000) != 0;
+		set_limit(RLIMIT_NOFILE, limit.rlim_cur);
+		crash_print_check(&before);
+	}
+	crash_note("%u of %u runs with an error", failed, left);
+	CHECK(failed > 0 && failed < left);
+}
+
+/* The limit is reached once the pool is open, and workers die. */
+static void no_descriptor_for_replacement(void *arg)
+{
+	struct ac_worker_stat stats[WORKERS];
+	struct ac_pool *pool;
+	struct rlimit limit;
+	int r;
+
+	(void)arg;
+	crash_print_take(&before);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	pool = try_open(&r);
+	CHECK(pool && crash_await_workers(pool, 5 * SECOND));
+	ac_pool_workers(pool, stats, WORKERS);
+	set_limit(RLIMIT_NOFILE, 3);
+	kill(stats[0].pid, SIGKILL);
+	CHECK_EQ(run_calls(pool, 10000), 0);
+	set_limit(RLIMIT_NOFILE, limit.rlim_cur);
+	/* Tried again within a second or so. */
+	CHECK_EQ(run_calls(pool, 8), 0);
+	crash_sleep(1500 * MS);
+	CHECK_EQ(run_calls(pool, 8), 0);
+	CHECK(crash_await_workers(pool, 5 * SECOND));
+	CHECK_EQ(ac_pool_close(pool), 0);
+	crash_print_check(&before);
+}
+
+/* ---- processes ---- */
+
+static void few_processes(void *arg)
+{
+	unsigned failed = 0;
+
+	(void)arg;
+	if (setgid(NOBODY) < 0 || setuid(NOBODY) < 0)
+		crash_skip("needs root, to become somebody else");
+	CHECK_EQ(work_out(8), 0);
+	crash_print_take(&before);
+	for (unsigned n = 0; n < 6; n++) {
+		crash_at("at most %u processes", n);
+		set_limit(RLIMIT_NPROC, n);
+		failed += work_out(10000) != 0;
+		crash_print_check(&before);
+	}
+	crash_note("%u of 6 runs with an error", failed);
+	CHECK(failed > 0);
+}
+
+/* ---- address space ---- */
+
+/* Of what is mapped now, and so much more. */
+static void limit_space(uint64_t more)
+{
+	unsigned long pages = 0;
+	FILE *file = fopen("/proc/self/statm", "re");
+
+	CHECK(file && fscanf(file, "%lu", &pages) == 1);
+	fclose(file);
+	set_limit(RLIMIT_AS, pages * (uint64_t)sysconf(_SC_PAGESIZE) + more);
+}
+
+static void little_space_before(void *arg)
+{
+	unsigned failed = 0, n = 0;
+
+	(void)arg;
+	if (CRASH_SANITIZED)
+		crash_skip("sanitizers need address space");
+	CHECK_EQ(work_out(8), 0);
+	crash_print_take(&before);
+	for (uint64_t more = 4096; more < UINT64_C(1) << 30; more *= 2, n++) {
+		crash_at("%llu bytes more", (unsigned long long)more);
+		limit_space(more);
+		failed += work_out(100000) != 0;
+		set_limit(RLIMIT_AS, RLIM_INFINITY);
+		crash_print_check(&before);
+	}
+	crash_note("%u of %u runs with an error", failed, n);
+	CHECK(failed > 0 && failed < n);
+}
+
+static void little_space_after(void *arg)
+{
+	struct ac_pool_stat stat;
+	struct ac_pool *pool;
+	int r;
+
+	(void)arg;
+	if (CRASH_SANITIZED)
+		crash_skip("sanitizers need address space");
+	crash_print_take(&before);
+	pool = try_open(&r);
+	CHECK(pool && run_calls(pool, 8) == 0);
+	limit_space(UINT64_C(24) << 20);
+	for (size_t len = 1000; len < 20000000; len *= 3) {
+		crash_at("calls of %zu bytes", len);
+		r = run_calls(pool, len);
+		CHECK(r == 0 || r == -ENOMEM || r == AC_ETASK);
+	}
+	CHECK(r != 0);
+	CHECK_EQ(run_calls(pool, 8), 0);
+	crash_check_sum(pool, &stat);
+	crash_check_blocks(pool, 0);
+	CHECK_EQ(ac_pool_close(pool), 0);
+	set_limit(RLIMIT_AS, RLIM_INFINITY);
+	crash_print_check(&before);
+}
+
+/* ---- file size ---- */
+
+static void small_files(void *arg)
+{
+	static const char *const how[] = { "memfd", "a file" };
+	unsigned failed = 0, n = 0;
+
+	(void)arg;
+	CHECK_EQ(work_out(8), 0);
+	crash_print_take(&before);
+	for (unsigned way = 0; way < 2; way++)
+		for (uint64_t most = 1; most < UINT64_C(1) << 26; most *= 4, n++) {
+			crash_at("files of %llu bytes, %s",
+				 (unsigned long long)most, how[way]);
+			if (way)
+				ac__fault_arm(AC__SYS_MEMFD, 1, UINT32_MAX, ENOSYS);
+			set_limit(RLIMIT_FSIZE, most);
+			failed += work_out(100000) != 0;
+			set_limit(RLIMIT_FSIZE, RLIM_INFINITY);
+			ac__fault_disarm();
+			crash_print_check(&before);
+		}
+	crash_note("%u of %u runs with an error", failed, n);
+	CHECK(failed > 0 && failed < n);
+}
+
+/* The limit comes when the pool is open: what grows must look before it writes. */
+static void small_files_after(void *arg)
+{
+	struct ac_pool *pool;
+	int r;
+
+	crash_print_take(&before);
+	if (arg)
+		ac__fault_arm(AC__SYS_MEMFD, 1, UINT32_MAX, ENOSYS);
+	pool = try_open(&r);
+	CHECK(pool && run_calls(pool, 8) == 0);
+	set_limit(RLIMIT_FSIZE, UINT64_C(8) << 20);
+	for (size_t len = 1000; len < 8000000; len *= 3) {
+		crash_at("calls of %zu bytes", len);
+		r = run_calls(pool, len);
+		CHECK(r == 0 || is_code(r));
+	}
+	CHECK_EQ(run_calls(pool, 8), 0);
+	CHECK_EQ(ac_pool_close(pool), 0);
+	crash_print_check(&before);
+}
+
+int main(int argc, char **argv)
+{
+	crash_begin(argc, argv);
+	crash_case("few descriptors", few_descriptors, NULL, 20);
+	crash_case("no descriptor for a replacement",
+		   no_descriptor_for_replacement, NULL, 15);
+	crash_case("few processes", few_processes, NULL, 20);
+	crash_case("little address space, before opening", little_space_before,
+		   NULL, 20);
+	crash_case("little address space, after opening", little_space_after,
+		   NULL, 20);
+	crash_case("small files, before opening", small_files, NULL, 20);
+	crash_case("small files, after opening", small_files_after, NULL, 20);
+	crash_case("small files, after opening, no memfd", small_files_after,
+		   argv, 20);
+	return crash_end();
+}

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+/* The door lets a process in with what it needs, and strangers' packets leave nothing behind. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "door.h"
+#include "seats.h"
+#include "sys.h"
+
+static unsigned descriptors;
+static struct ac__door door;
+static int bell[2];
+static int memory;
+
+static int set_up(void **state)
+{
+	bool sealed;
+
+	(void)state;
+	ac__fault_disarm();
+	descriptors = seats_descriptors();
+	memory = ac__sys_memory(65536, &sealed);
+	return ac__door_open(&door) || ac__sys_wakefd(bell) || memory < 0 ? -1 : 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	ac__fault_disarm();
+	ac__door_close(&door.owner_end);
+	ac__door_close(&door.process_end);
+	ac__sys_close(bell[0]);
+	if (bell[1] != bell[0])
+		ac__sys_close(bell[1]);
+	ac__sys_close(memory);
+	if (seats_descriptors() == descriptors && !seats_children())
+		return 0;
+	fprintf(stderr, "descriptors: %u before, %u after\n", descriptors,
+		seats_descriptors());
+	return -1;
+}
+
+static void write_word(int fd, uint32_t word)
+{
+	void *p;
+
+	assert_int_equal(ac__sys_map(&p, fd, 0, 4096), 0);
+	*(uint32_t *)p = word;
+	ac__sys_unmap(p, 4096);
+}
+
+static void test_door_close_forgets_the_number(void **state)
+{
+	(void)state;
+	ac__door_close(&door.owner_end);
+	assert_int_equal(door.owner_end, -1);
+	ac__door_close(&door.owner_end);
+}
+
+static void test_door_open_fails_with_nothing_open(void **state)
+{
+	struct ac__door other = { -7, -7 };
+
+	(void)state;
+	ac__fault_arm(AC__SYS_SOCKET, 1, 1, EMFILE);
+	assert_int_equal(ac__door_open(&other), -EMFILE);
+	assert_int_equal(other.owner_end, -7);
+}
+
+static void test_door_passes_seat_region_and_bell(void **state)
+{
+	unsigned seat = 0;
+	int region_fd, bell_fd;
+	void *p;
+
+	(void)state;
+	write_word(memory, 0xfeed);
+	assert_int_equal(ac__door_invite(door.owner_end, 17, memory, bell[1]), 0);
+	assert_int_equal(ac__door_enter(door.process_end, &seat, &region_fd, &bell_fd), 0);
+	assert_int_equal(seat, 17);
+	assert_true(fcntl(region_fd, F_GETFD) & FD_CLOEXEC);
+	assert_true(fcntl(bell_fd, F_GETFD) & FD_CLOEXEC);
+	assert_int_equal(ac__sys_map(&p, region_fd, 0, 4096), 0);
+	assert_int_equal(*(uint32_t *)p, 0xfeed);
+	ac__sys_unmap(p, 4096);
+	ac__sys_wakefd_ring(bell_fd);
+	assert_int_equal(ac__sys_poll(bell[0], 0), 0);
+	ac__sys_close(region_fd);
+	ac__sys_close(bell_fd);
+}
+
+/* As a started process would: it has the descriptor of its end and nothing else. */
+static int enter_and_answer(void *arg)
+{
+	unsigned seat;
+	int region_fd, bell_fd;
+	void *p;
+
+	(void)arg;
+	ac__door_close(&door.owner_end);
+	ac__sys_close(memory);
+	SEAT_CHECK(ac__door_enter(door.process_end, &seat, &region_fd, &bell_fd) == 0);
+	SEAT_CHECK(ac__sys_lifeline(door.process_end) == 0);
+	SEAT_CHECK(ac__sys_map(&p, region_fd, 0, 4096) == 0);
+	*(uint32_t *)p = seat;
+	ac__sys_wakefd_ring(bell_fd);
+	return 0;
+}
+
+static void test_door_lets_another_process_in(void **state)
+{
+	void *p;
+
+	(void)state;
+	assert_int_equal(ac__door_invite(door.owner_end, 4096, memory, bell[1]), 0);
+	assert_int_equal(seats_in_child(enter_and_answer, NULL, 5), 0);
+	assert_int_equal(ac__sys_poll(bell[0], 0), 0);
+	assert_int_equal(ac__sys_map(&p, memory, 0, 4096), 0);
+	assert_int_equal(*(uint32_t *)p, 4096);
+	ac__sys_unmap(p, 4096);
+}
+
+static int enter(void)
+{
+	unsigned seat;
+	int region_fd = -1, bell_fd = -1;
+	int r = ac__door_enter(door.process_end, &seat, &region_fd, &bell_fd);
+
+	if (r == 0) {
+		ac__sys_close(region_fd);
+		ac__sys_close(bell_fd);
+	}
+	return r;
+}
+
+static void test_door_owner_gone_before_it_invited(void **state)
+{
+	(void)state;
+	ac__door_close(&door.owner_end);
+	assert_int_equal(enter(), -EPIPE);
+}
+
+static void test_door_owner_gone_in_the_middle(void **state)
+{
+	(void)state;
+	ac__fault_arm(AC__SYS_SEND, 2, 1, ENOBUFS);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), -ENOBUFS);
+	ac__door_close(&door.owner_end);
+	assert_int_equal(enter(), -EPIPE);
+}
+
+static void test_door_process_gone(void **state)
+{
+	(void)state;
+	ac__door_close(&door.process_end);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), -EPIPE);
+}
+
+static void test_door_each_receive_may_fail(void **state)
+{
+	(void)state;
+	for (unsigned nth = 1; nth <= 2; nth++) {
+		assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), 0);
+		ac__fault_arm(AC__SYS_RECEIVE, nth, 1, EMFILE);
+		assert_int_equal(enter(), -EMFILE);
+		ac__fault_disarm();
+		ac__door_close(&door.owner_end);
+		ac__door_close(&door.process_end);
+		assert_int_equal(ac__door_open(&door), 0);
+	}
+}
+
+/* Packets with a descriptor, so that one that is refused could leak. */
+static void test_door_garbage_is_no_invitation(void **state)
+{
+	static const char garbage[64] = "this is some other program's protocol";
+
+	(void)state;
+	for (size_t len = 1; len <= sizeof garbage; len++) {
+		assert_int_equal(ac__sys_send(door.owner_end, garbage, len, memory), 0);
+		assert_int_equal(enter(), AC_EVERSION);
+		assert_int_equal(ac__sys_send(door.owner_end, garbage, len, -1), 0);
+		assert_int_equal(enter(), AC_EVERSION);
+	}
+}
+
+static void test_door_garbage_for_the_bell(void **state)
+{
+	char c[100] = { 0 };
+
+	(void)state;
+	ac__fault_arm(AC__SYS_SEND, 2, 1, ENOBUFS);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), -ENOBUFS);
+	ac__fault_disarm();
+	assert_int_equal(ac__sys_send(door.owner_end, c, sizeof c, bell[1]), 0);
+	assert_int_equal(enter(), AC_EVERSION);
+}
+
+static void test_door_invitation_without_descriptors(void **state)
+{
+	(void)state;
+	assert_int_equal(ac__door_invite(door.owner_end, 1, -1, -1), 0);
+	assert_int_equal(enter(), AC_EVERSION);
+	assert_int_equal(enter(), AC_EVERSION);
+}
+
+/* Right at its beginning, but longer than any invitation: of another layout. */
+static void test_door_longer_invitation_is_another_version(void **state)
+{
+	char note[64] = { 0 };
+	int fd, r;
+
+	(void)state;
+	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), 0);
+	r = ac__sys_receive(door.process_end, note, sizeof note, &fd, false);
+	assert_true(r > 0 && r < (int)sizeof note);
+	ac__sys_close(fd);
+	ac__sys_receive(door.process_end, note, sizeof note, &fd, false);
+	ac__sys_close(fd);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(ac__sys_send(door.owner_end, note, (size_t)r + 4, memory), 0);
+	assert_int_equal(enter(), AC_EVERSION);
+}
+
+/* Empty packets can't be told from the end by their length alone. */
+static void test_door_empty_packet_leaks_nothing(void **state)
+{
+	(void)state;
+	assert_int_equal(ac__sys_send(door.owner_end, "", 0, memory), 0);
+	assert_true(enter() < 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_door_close_forgets_the_number),
+		TEST(test_door_open_fails_with_nothing_open),
+		TEST(test_door_passes_seat_region_and_bell),
+		TEST(test_door_lets_another_process_in),
+		TEST(test_door_owner_gone_before_it_invited),
+		TEST(test_door_owner_gone_in_the_middle),
+		TEST(test_door_process_gone),
+		TEST(test_door_each_receive_may_fail),
+		TEST(test_door_garbage_is_no_invitation),
+		TEST(test_door_garbage_for_the_bell),
+		TEST(test_door_invitation_without_descriptors),
+		TEST(test_door_longer_invitation_is_another_version),
+		TEST(test_door_empty_packet_leaks_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""A file knows the floors below it, never one above.
+
+Each source file stands on a floor; what it includes of ours must stand on a
+lower one. Files of one house (on one floor, named in one string) may include
+each other; neighbours on the same floor may not.
+"""
+import pathlib
+import re
+import sys
+
+FLOORS = [
+    (0, ["base word"]),
+    (1, ["err", "opts", "sys"]),
+    (2, ["cgroup cpus", "forkguard", "bell"]),
+    (3, ["region", "door"]),
+    (4, ["arena seat", "process"]),
+    (5, ["block", "ring"]),
+    (6, ["worker call"]),
+    (7, ["template"]),
+    (8, ["pool books crew wait death helper task"]),
+    (9, ["map", "stream", "stat"]),
+]
+
+HOUSE = {stem: (floor, house) for floor, houses in FLOORS
+         for house in houses for stem in house.split()}
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.M)
+PUBLIC = "allcores.h"
+
+
+def complaints_of(path):
+    if path.stem not in HOUSE:
+        yield f"src/{path.name}: stands on no floor: add it to tools/check_floors.py"
+        return
+    floor, house = HOUSE[path.stem]
+    for name in INCLUDE.findall(path.read_text()):
+        stem = pathlib.Path(name).stem
+        if name == PUBLIC or stem == path.stem:
+            continue
+        if stem not in HOUSE:
+            yield f"src/{path.name}: includes {name}, which stands on no floor"
+            continue
+        below, other = HOUSE[stem]
+        if below >= floor and other != house:
+            yield f"src/{path.name}: floor {floor} includes {name} of floor {below}"
+
+
+def main():
+    src = pathlib.Path(__file__).resolve().parent.parent / "src"
+    complaints = [c for path in sorted(src.glob("*.[ch]"))
+                  for c in complaints_of(path)]
+    print("\n".join(complaints) or "floors: in order")
+    return bool(complaints)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
