@@ -530,9 +530,12 @@ static int wait_for_map(struct map *map)
 			      map->opts.progress ? PROGRESS_NS : -1;
 		int r = ac__wait(map->pool, look ? map_is_over : map_wants_look,
 				 map, ac__sys_deadline(nap));
+		bool over;
 
+		/* It may end while the callback runs: then that is reported too. */
+		over = map_is_over(map);
 		report_progress(map);
-		if (map_is_over(map))
+		if (over)
 			return 0;
 		if (r == -EINTR)
 			return r;
