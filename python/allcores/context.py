@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Contexts: the standard library's, whose Pool is ours.
+
+The default is the standard library's own: who sets the start method there has set it here,
+and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from multiprocessing import context as _stdlib
+from multiprocessing.context import *  # noqa: F403
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .pool import Pool
+
+
+class BaseContext(_stdlib.BaseContext):
+    """What all contexts of allcores share."""
+
+    def Pool(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+    ) -> Pool:
+        """A pool of worker processes: see allcores.pool.Pool."""
+        from .pool import Pool
+
+        return Pool(
+            processes, initializer, initargs, maxtasksperchild, context=self.get_context()
+        )
+
+    def get_context(self, method: str | None = None) -> Any:
+        """This context, or the one that starts processes by that method."""
+        if method is None:
+            return self
+        if method not in _contexts:
+            raise ValueError(f"cannot find context for {method!r}") from None
+        _contexts[method]._check_available()
+        return _contexts[method]
+
+
+class ForkContext(BaseContext, _stdlib.ForkContext):
+    """Processes are forked."""
+
+
+class SpawnContext(BaseContext, _stdlib.SpawnContext):
+    """Processes are new interpreters."""
+
+
+class ForkServerContext(BaseContext, _stdlib.ForkServerContext):
+    """Processes are forked from a server that was started afresh."""
+
+
+class DefaultContext(BaseContext, _stdlib.DefaultContext):
+    """The context that is used where none is named."""
+
+    def get_context(self, method: str | None = None) -> Any:
+        """The default, or the context that starts processes by that method."""
+        if method is None:
+            method = _stdlib._default_context.get_start_method()
+        return super().get_context(method)
+
+    def set_start_method(self, method: str | None, force: bool = False) -> None:
+        """Set the default, once; again only with force."""
+        _stdlib._default_context.set_start_method(method, force)
+
+    def get_start_method(self, allow_none: bool = False) -> str | None:
+        """The default's method."""
+        return _stdlib._default_context.get_start_method(allow_none)
+
+
+_contexts: dict[str, Any] = {
+    "fork": ForkContext(),
+    "spawn": SpawnContext(),
+    "forkserver": ForkServerContext(),
+}
+_default_context = DefaultContext(_contexts["fork"])

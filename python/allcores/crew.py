@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""The processes of a pool: started by the context's own Process, replaced, explained."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import signal
+from collections import deque
+from collections.abc import Callable
+from multiprocessing import util
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from . import errors
+from .worker import Seat, main
+
+
+def describe(function: object) -> str | None:
+    """What a call runs, as its user would name it."""
+    if function is None:
+        return None
+    if isinstance(function, functools.partial):
+        return f"partial({describe(function.func)})"
+    name = getattr(function, "__qualname__", None)
+    if name is None:
+        return repr(function)
+    return f"{getattr(function, '__module__', None) or '?'}.{name}"
+
+
+class Crew:
+    """Starts the process for a seat; knows how those that ended did so.
+
+    Called by the engine from any thread. It knows nothing of the pool, which may be
+    dropped while it is in use.
+    """
+
+    def __init__(
+        self,
+        process: Callable[..., BaseProcess],
+        context: Any,
+        size: int,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> None:
+        self._process = process
+        self._context = context
+        self._initializer = initializer
+        self._initargs = initargs
+        self._ended: deque[BaseProcess] = deque(maxlen=size + 64)
+        self.processes: list[BaseProcess] = []
+        self.failure: BaseException | None = None
+
+    def start(self, worker: int, fd: int) -> int:
+        """Bring up the process for seat number worker: its pid, 0 when it has none, or -errno."""
+        try:
+            return self._start(worker, fd)
+        except BaseException as error:
+            self.failure = error
+            code = error.errno if isinstance(error, OSError) and error.errno else errno.EAGAIN
+            return -code
+
+    def _start(self, worker: int, fd: int) -> int:
+        process = self._process(
+            self._context, target=main, args=(Seat(fd), self._initializer, self._initargs)
+        )
+        process.name = process.name.replace("Process", "PoolWorker")
+        process.daemon = True
+        # A Ctrl-C must not meet a child that has not yet said what it does then.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        util.debug("added worker")
+        if worker < len(self.processes):
+            self._ended.append(self.processes[worker])
+            self.processes[worker] = process
+        else:
+            self.processes.append(process)
+        for ended in self._ended:
+            if ended.exitcode is None:
+                ended.join(0)
+        return getattr(process, "pid", None) or 0
+
+    def explain(
+        self,
+        status: int,
+        name: str,
+        text: str,
+        signum: int,
+        exitcode: int,
+        pid: int,
+        function: object,
+    ) -> BaseException:
+        """The exception for what became of a call (see struct ac_outcome)."""
+        if name != "AC_EDIED":
+            error = errors.from_code(status, name, text)
+            if isinstance(error, errors.StartError) and self.failure:
+                error.__cause__ = self.failure
+            return error
+        process = self._find(pid)
+        known: int | None = -signum if signum else exitcode
+        if known == -1 and not signum:
+            known = self._exitcode(process)
+        return errors.WorkerDied(
+            pid or None, known, process.name if process else None, describe(function)
+        )
+
+    def _find(self, pid: int) -> BaseProcess | None:
+        for process in [*self._ended, *self.processes]:
+            if process.pid == pid:
+                return process
+        return None
+
+    @staticmethod
+    def _exitcode(process: BaseProcess | None) -> int | None:
+        """Where it is not our child (forkserver) its parent tells, a moment later."""
+        if process is None:
+            return None
+        process.join(1.0)
+        return process.exitcode
+
+    def stop(self) -> None:
+        """End what a pool that never came to be has started."""
+        for process in self.processes:
+            if process.exitcode is None:
+                process.terminate()
+        self.reap()
+
+    def reap(self, timeout: float | None = None) -> None:
+        """Join all processes, which have ended or are about to."""
+        for process in [*self._ended, *self.processes]:
+            process.join() if timeout is None else process.join(timeout)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The thread for what nobody waits for: callbacks, and maps that run on their own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from . import _core
+from .intake import Intake
+from .results import STARVED, CallResult, MapResult, take_back
+
+
+class Handler:
+    """Takes results from one stream and gives them to whom they belong.
+
+    The thread starts with the first call that needs it. It holds on to results, which hold
+    on to their pool until they are ready; to no pool otherwise.
+    """
+
+    def __init__(self, core: _core.Pool, intake: Intake) -> None:
+        self._core = core
+        self._intake = intake
+        self._lock = threading.RLock()  # an index is known to belong to somebody
+        self._owners: dict[int, CallResult | MapResult] = {}
+        self._maps: set[MapResult] = set()
+        self._stream: _core.Stream | None = None
+        self._thread: threading.Thread | None = None
+
+    def _started(self) -> _core.Stream:
+        if self._stream is None:
+            self._stream = self._core.stream()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._stream,), name="allcores-handler", daemon=True
+            )
+            self._thread.start()
+        return self._stream
+
+    # ---- from any thread ----
+
+    def call(self, result: CallResult, function: Any, args: Any, kwds: Any) -> None:
+        """Hand in one call whose result is to be settled here."""
+        with self._lock:
+            self._owners[self._started().push_call(function, args, kwds)] = result
+
+    def map(self, result: MapResult) -> None:
+        """Drive a map from here on."""
+        with self._lock:
+            self._started()
+            self._intake.enter(result)
+            self._maps.add(result)
+            self._feed(result)
+
+    def maps(self) -> list[MapResult]:
+        """Maps that are not complete."""
+        with self._lock:
+            return list(self._maps)
+
+    def calls_of_maps(self) -> int:
+        """How many calls under way belong to maps."""
+        with self._lock:
+            return sum(isinstance(owner, MapResult) for owner in self._owners.values())
+
+    def end(self) -> None:
+        """Nothing more will be handed in."""
+        if self._stream:
+            self._stream.end()
+
+    def join(self) -> None:
+        """Until the last callback has returned; in a callback itself: at once."""
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # ---- the thread ----
+
+    def _push(self, result: MapResult, items: Sequence[Any]) -> int:
+        assert self._stream
+        index = result.push_to(self._stream, items)
+        self._owners[index] = result
+        return index
+
+    def _feed(self, result: MapResult) -> None:
+        try:
+            result.feed(self._push)
+        except Exception as error:  # the pool takes no more
+            result.fail(error)
+
+    def _run(self, stream: _core.Stream) -> None:
+        while True:
+            try:
+                rows = stream.take(STARVED if self._is_starved() else None)
+            except Exception:  # the pool takes no more, and nothing is under way
+                return
+            if rows is None:
+                return
+            for row in rows:
+                self._give(*row)
+            if not rows:
+                self._take_back(stream)
+
+    def _give(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
+        with self._lock:
+            owner = self._owners.pop(index)
+            if isinstance(owner, MapResult):
+                owner.arrived(index, ok, value, elapsed_ns)
+                self._feed(owner)
+                if not owner.is_complete():
+                    return
+                self._maps.discard(owner)
+        # The user's callbacks: not under the lock.
+        if isinstance(owner, MapResult):
+            owner.settle()
+            self._intake.leave(owner)
+        else:
+            owner.arrived(index, ok, value, elapsed_ns)
+
+    def _is_starved(self) -> bool:
+        with self._lock:
+            return any(result.is_starved() for result in self._maps)
+
+    def _take_back(self, stream: _core.Stream) -> None:
+        with self._lock:
+            if not take_back(stream, self._map_of):
+                for result in self._maps:
+                    result.gave_nothing()
+            for result in self._maps:
+                self._feed(result)
+
+    def _map_of(self, index: int) -> MapResult:
+        owner = self._owners[index]
+        assert isinstance(owner, MapResult)  # only calls of maps are divisible
+        return owner

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""Results one by one, from an input that is read as they are used."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from multiprocessing import TimeoutError
+from typing import Any
+
+from . import _core
+from .intake import Intake
+from .results import name_task
+
+# Inputs that never block: read by the thread that takes the results.
+PROMPT = (list, tuple, range, str, bytes, dict, set, frozenset)
+
+AHEAD_MOST = 1024  # items read ahead of what is used
+AHEAD_SECONDS = 0.05  # that much work, at the rate at which results come
+AHEAD_BYTES = 16 << 20  # of arguments and results
+DISCARD = 256
+
+
+class Source:
+    """The input of one imap: read a bounded distance ahead, by one thread at a time."""
+
+    def __init__(
+        self,
+        core: _core.Pool,
+        intake: Intake,
+        workers: int,
+        function: Any,
+        iterable: Iterable[Any],
+        star: bool,
+        chunk: int,
+    ) -> None:
+        self.stream = core.stream()
+        self.function = function
+        self.used = 0  # results that the reader has had
+        self._intake = intake
+        self._iterator = iter(iterable)
+        self._star = star
+        self._chunk = chunk
+        self._least = max(16, 4 * workers)
+        self._ahead = self._least
+        self._lifted = self._dropped = self._ended = False
+        self._reading = threading.Lock()
+        self._room = threading.Condition()
+        self._thread: threading.Thread | None = None
+        intake.enter(self)
+        if isinstance(iterable, PROMPT):
+            self.read()
+        else:
+            self._start_thread()
+
+    # ---- how far ahead ----
+
+    def room(self) -> int:
+        """How many more items may be read now."""
+        if self._lifted:
+            return AHEAD_MOST
+        return self._ahead - (self.stream.pushed - self.used)
+
+    def note_rate(self, results: int, seconds: float) -> None:
+        """So many results came in so much time: how far ahead is worth it."""
+        ahead = int(results / seconds * AHEAD_SECONDS) if seconds > 0 else AHEAD_MOST
+        fits = AHEAD_BYTES // max(self.stream.weight, 1)
+        self._ahead = min(max(ahead, self._least), max(fits, 2), AHEAD_MOST)
+
+    def make_room(self) -> None:
+        """The reader has used results."""
+        if self._ended or self.room() < self._ahead // 2:
+            return
+        if self._thread is None:
+            self.read()
+        else:
+            with self._room:
+                self._room.notify()
+
+    # ---- reading ----
+
+    def read(self) -> None:
+        """Read what there is room for."""
+        with self._reading:
+            if self._ended:
+                return
+            try:
+                room = self.room()
+                more = self.stream.feed(
+                    self.function, self._iterator, self._star, self._chunk, room
+                )
+            except Exception as error:
+                more = False
+                self._fail(error)
+            except BaseException:  # Ctrl-C while the input was read: the caller's
+                self._end()
+                raise
+            if not more:
+                self._end()
+
+    def _fail(self, error: Exception) -> None:
+        """The input's exception takes the place of an item."""
+        try:
+            self.stream.push_failure(error)
+        except Exception:
+            pass  # the pool has been terminated: nobody waits for it
+
+    def _end(self) -> None:
+        self._ended = True
+        self.stream.end()
+        self._intake.leave(self)
+
+    # ---- when nobody takes results ----
+
+    def lift(self) -> None:
+        """Read all: the pool is joined, and waits for it."""
+        with self._room:
+            self._lifted = True
+            self._room.notify()
+            if not self._ended and self._thread is None:
+                self._start_thread()
+
+    def drop(self) -> None:
+        """The reader is gone: run to the end, results are nobody's."""
+        with self._room:
+            self._dropped = True
+        self.lift()
+
+    def stop(self) -> None:
+        """The pool is terminated: read no more."""
+        with self._room:
+            if not self._ended:
+                self._end()
+            self._room.notify()
+
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended:
+            with self._room:
+                self._room.wait_for(lambda: self._ended or self._lifted or self.room() > 0)
+            self.read()
+            if self._dropped:
+                self._discard()
+
+    def _discard(self) -> None:
+        """Few at a time under way: nobody needs the results."""
+        while self.stream.pushed - self.stream.taken > (0 if self._ended else DISCARD):
+            if self.stream.take() is None:
+                return
+
+
+class IMapUnorderedIterator:
+    """Results as they come."""
+
+    def __init__(self, pool: object, source: Source) -> None:
+        self._pool = pool  # alive as long as there is something to come
+        self._source = source
+        self._ready: deque[tuple[bool, Any]] = deque()
+        self._taking = threading.Lock()
+        self._since = time.perf_counter()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result, or its exception, raised. TimeoutError after timeout seconds."""
+        while True:
+            try:
+                ok, value = self._ready.popleft()
+                break
+            except IndexError:
+                self._take(timeout)
+        source = self._source
+        source.used += 1
+        if not source.used & 15:
+            source.make_room()
+        if ok:
+            return value
+        raise value
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def __del__(self) -> None:
+        source = getattr(self, "_source", None)
+        if source is not None:
+            source.drop()
+
+    def _take(self, timeout: float | None) -> None:
+        with self._taking:
+            if self._ready:
+                return
+            source = self._source
+            source.make_room()
+            rows = source.stream.take(timeout)
+            if rows is None:
+                self._pool = None
+                raise StopIteration
+            if not rows:
+                raise TimeoutError
+            now = time.perf_counter()
+            source.note_rate(len(rows), now - self._since)
+            self._since = now
+            self._put(rows)
+
+    def _put(self, rows: list[tuple[int, bool, Any, int]]) -> None:
+        for _, ok, value, _ in rows:
+            if not ok:
+                name_task(value, self._source.function)
+            self._ready.append((ok, value))
+
+
+class IMapIterator(IMapUnorderedIterator):
+    """Results in the order of the input."""
+
+    def __init__(self, pool: object, source: Source) -> None:
+        super().__init__(pool, source)
+        self._index = 0
+        self._early: dict[int, tuple[bool, Any]] = {}
+
+    def _put(self, rows: list[tuple[int, bool, Any, int]]) -> None:
+        for index, ok, value, _ in rows:
+            if not ok:
+                name_task(value, self._source.function)
+            self._early[index] = (ok, value)
+        while self._index in self._early:
+            self._ready.append(self._early.pop(self._index))
+            self._index += 1

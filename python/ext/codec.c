@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/* Calls to bytes and back: see codec.h. */
+#include "codec.h"
+
+#include <string.h>
+
+#define SINK_LEAST 512
+#define SINK_KEEP (1 << 20)	/* a larger one is not kept for the next message */
+#define PLAIN_MOST 1024		/* functions known by identity */
+#define VIEW_FROM 4096		/* longer pickles are parsed where they lie */
+
+/* ---- the sink ---- */
+
+int sink_write(struct sink *sink, const void *data, size_t len)
+{
+	if (len > sink->room - sink->len) {
+		size_t room = sink->room ? sink->room : SINK_LEAST;
+		char *grown;
+
+		while (room - sink->len < len)
+			room += room;
+		grown = PyMem_Realloc(sink->data, room);
+		if (!grown) {
+			PyErr_NoMemory();
+			return -1;
+		}
+		sink->data = grown;
+		sink->room = room;
+	}
+	memcpy(sink->data + sink->len, data, len);
+	sink->len += len;
+	return 0;
+}
+
+static PyObject *sink_write_method(PyObject *self, PyObject *data)
+{
+	Py_buffer view;
+	int r;
+
+	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+		return NULL;
+	r = sink_write((struct sink *)self, view.buf, (size_t)view.len);
+	PyBuffer_Release(&view);
+	if (r < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static void sink_dealloc(PyObject *self)
+{
+	PyTypeObject *type = Py_TYPE(self);
+
+	PyMem_Free(((struct sink *)self)->data);
+	type->tp_free(self);
+	Py_DECREF(type);
+}
+
+static PyMethodDef sink_methods[] = {
+	{ "write", sink_write_method, METH_O, "Append bytes." },
+	{ 0 },
+};
+
+PyType_Spec sink_spec = {
+	.name = "allcores._core.Sink",
+	.basicsize = sizeof(struct sink),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.slots = (PyType_Slot[]){
+		{ Py_tp_dealloc, sink_dealloc },
+		{ Py_tp_methods, sink_methods },
+		{ 0 },
+	},
+};
+
+/* ---- the encoder ---- */
+
+/* Kept from message to message: making a pickler costs several times what a small
+ * pickle does. */
+static struct encoder *encoder_make(struct state *state)
+{
+	struct encoder *encoder = PyMem_Calloc(1, sizeof *encoder);
+
+	if (!encoder)
+		return (void *)PyErr_NoMemory();
+	encoder->sink = (struct sink *)state->sink_type->tp_alloc(state->sink_type, 0);
+	if (encoder->sink)
+		encoder->pickler = PyObject_CallFunction(state->forking_pickler, "Oi",
+							 encoder->sink, 5);
+	if (encoder->pickler) {
+		encoder->dump = PyObject_GetAttrString(encoder->pickler, "dump");
+		encoder->clear_memo =
+			PyObject_GetAttrString(encoder->pickler, "clear_memo");
+	}
+	if (encoder->dump && encoder->clear_memo)
+		return encoder;
+	encoder_free(encoder);
+	return NULL;
+}
+
+void encoder_free(struct encoder *encoder)
+{
+	if (!encoder)
+		return;
+	Py_XDECREF(encoder->dump);
+	Py_XDECREF(encoder->clear_memo);
+	Py_XDECREF(encoder->pickler);
+	Py_XDECREF(encoder->sink);
+	PyMem_Free(encoder);
+}
+
+/* Pickling runs the user's code, which may come back here: who uses it, has it. */
+struct encoder *encoder_take(struct state *state)
+{
+	struct encoder *encoder = state->spare;
+
+	state->spare = NULL;
+	if (!encoder)
+		return encoder_make(state);
+	encoder->sink->len = 0;
+	return encoder;
+}
+
+void encoder_give(struct state *state, struct encoder *encoder)
+{
+	if (encoder && !state->spare && encoder->sink->room <= SINK_KEEP)
+		state->spare = encoder;
+	else
+		encoder_free(encoder);
+}
+
+int encode_object(struct encoder *encoder, PyObject *object)
+{
+	PyObject *done = PyObject_CallOneArg(encoder->dump, object);
+	PyObject *cleared, *type, *value, *traceback;
+
+	/* Also after a failure, whose exception is kept: the memo holds the objects. */
+	PyErr_Fetch(&type, &value, &traceback);
+	cleared = PyObject_CallNoArgs(encoder->clear_memo);
+	Py_XDECREF(cleared);
+	PyErr_Restore(type, value, traceback);
+	Py_XDECREF(done);
+	return done && cleared ? 0 : -1;
+}
+
+/* ---- requests ---- */
+
+/* Pickled by name and without a state of their own. */
+static bool is_plain(PyObject *function)
+{
+	if (PyFunction_Check(function) || Py_IS_TYPE(function, &PyType_Type))
+		return true;
+	if (!PyCFunction_CheckExact(function))
+		return false;
+	return !PyCFunction_GET_SELF(function) ||
+	       PyModule_Check(PyCFunction_GET_SELF(function));
+}
+
+/* Its pickle, a borrowed reference. */
+static PyObject *plain_pickle(struct state *state, PyObject *function)
+{
+	PyObject *bytes = PyDict_GetItemWithError(state->plain, function);
+	struct encoder *encoder;
+
+	if (bytes || PyErr_Occurred())
+		return bytes;
+	encoder = encoder_take(state);
+	if (!encoder)
+		return NULL;
+	if (encode_object(encoder, function) == 0)
+		bytes = PyBytes_FromStringAndSize(encoder->sink->data,
+						  (Py_ssize_t)encoder->sink->len);
+	encoder_give(state, encoder);
+	if (!bytes)
+		return NULL;
+	if (PyDict_GET_SIZE(state->plain) >= PLAIN_MOST)
+		PyDict_Clear(state->plain);
+	if (PyDict_SetItem(state->plain, function, bytes) < 0) {
+		Py_DECREF(bytes);
+		return NULL;
+	}
+	Py_DECREF(bytes); /* the table has it */
+	return bytes;
+}
+
+static int encode_bundled(struct encoder *encoder, PyObject *function, PyObject *payload)
+{
+	PyObject *both = PyTuple_Pack(2, function, payload);
+	int r = both ? encode_object(encoder, both) : -1;
+
+	Py_XDECREF(both);
+	return r;
+}
+
+int encode_request(struct state *state, struct encoder *encoder, PyObject *function,
+		   enum request_kind kind, bool divisible, PyObject *payload)
+{
+	struct request head = { .kind = kind, .divisible = divisible };
+	PyObject *name = NULL;
+
+	if (!payload)
+		return sink_write(encoder->sink, &head, sizeof head);
+	head.bundled = !is_plain(function);
+	if (!head.bundled) {
+		name = plain_pickle(state, function);
+		if (!name)
+			return -1;
+		head.function_len = (uint32_t)PyBytes_GET_SIZE(name);
+	}
+	if (sink_write(encoder->sink, &head, sizeof head) < 0)
+		return -1;
+	if (head.bundled)
+		return encode_bundled(encoder, function, payload);
+	if (sink_write(encoder->sink, PyBytes_AS_STRING(name), head.function_len) < 0)
+		return -1;
+	return encode_object(encoder, payload);
+}
+
+/* ---- decoding ---- */
+
+PyObject *decode_object(struct state *state, const void *data, size_t len)
+{
+	PyObject *bytes, *object;
+
+	if (len < VIEW_FROM)
+		bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+	else
+		bytes = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)len, PyBUF_READ);
+	if (!bytes)
+		return NULL;
+	object = PyObject_CallOneArg(state->loads, bytes);
+	Py_DECREF(bytes);
+	return object;
+}
+
+PyObject *decode_response(struct state *state, const void *data, size_t len, bool *failed,
+			  int64_t *elapsed_ns)
+{
+	struct response head;
+	PyObject *bytes, *object;
+
+	if (len < sizeof head) {
+		PyErr_SetString(PyExc_EOFError, "a result is cut short");
+		return NULL;
+	}
+	memcpy(&head, data, sizeof head);
+	bytes = PyBytes_FromStringAndSize((const char *)data + sizeof head,
+					  (Py_ssize_t)(len - sizeof head));
+	if (!bytes)
+		return NULL;
+	object = PyObject_CallOneArg(state->loads, bytes);
+	Py_DECREF(bytes);
+	*failed = head.failed;
+	*elapsed_ns = head.elapsed_ns;
+	if (object && head.failed && !PyExceptionInstance_Check(object)) {
+		PyErr_Format(PyExc_TypeError, "a failure that is no exception: %R", object);
+		Py_CLEAR(object);
+	}
+	return object;
+}

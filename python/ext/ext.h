@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The extension allcores._core: converts, calls one function of allcores.h, converts
+ * back. What it knows beyond that is how a call is written as bytes (codec.h).
+ *
+ * The GIL: whoever holds the pool's lock never waits for the GIL (the engine calls
+ * `start` without its lock), so calls that do not block are made with the GIL held; calls
+ * that may wait for work release it.
+ */
+#ifndef EXT_H
+#define EXT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+
+#include "allcores.h"
+
+struct encoder;
+
+struct state {
+	PyTypeObject *sink_type, *pool_type, *task_type, *stream_type, *worker_type;
+	PyObject *forking_pickler, *loads;
+	PyObject *plain;	/* functions pickled by name: {function: bytes} */
+	PyObject *timeout_error;
+	PyObject *explain_code;	/* allcores.errors.from_code */
+	struct encoder *spare;	/* one that nobody uses at the moment */
+};
+
+extern struct PyModuleDef core_module;
+
+/* An object's class may be a Python subclass: the state is found by the base. */
+static inline struct state *state_of(PyObject *object)
+{
+	PyObject *module = PyType_GetModuleByDef(Py_TYPE(object), &core_module);
+
+	return module ? PyModule_GetState(module) : NULL;
+}
+
+/* Types, each in its file. NULL with an exception set. */
+extern PyType_Spec sink_spec, pool_spec, task_spec, stream_spec, worker_spec;
+
+/* ---- errors.c ---- */
+
+/* Set the exception for a code of the library. Returns NULL. */
+PyObject *raise_code(struct state *state, int code);
+/* Seconds as Python gives them (None: no limit) to nanoseconds. -2: an exception is set. */
+int64_t timeout_from(PyObject *seconds);
+/* The exception that is set, taken: a new reference, its traceback attached. */
+PyObject *take_exception(void);
+/* Monotonic nanoseconds. */
+int64_t now_ns(void);
+
+/* ---- pool.c ---- */
+
+struct pool_object {
+	PyObject_HEAD
+	struct ac_pool *pool;
+	struct state *state;
+	PyObject *crew;		/* starts processes, explains their ends */
+	PyObject *result_type;	/* what submit returns: a subclass of Task */
+};
+
+/* The exception for what became of a task: a new reference, or NULL with one set. */
+PyObject *explain_outcome(struct pool_object *pool, const struct ac_outcome *outcome,
+			  PyObject *function);
+/* The same for a call that was refused with code. */
+PyObject *explain_refusal(struct pool_object *pool, int code);
+
+/* The number that single calls go by: the meaning is in the message. */
+#define ANY_CALL ((ac_call_fn *)1)
+
+#endif

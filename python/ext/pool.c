@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The type Pool: the engine's pool, whose workers are processes that a crew (a Python
+ * object) starts. Its methods convert and call; what a pool means to its
+ * users is said in allcores/pool.py.
+ */
+#include "codec.h"
+#include "task.h"
+
+#include <errno.h>
+
+#include "stream.h"
+
+/* ---- workers ---- */
+
+/* Called by the engine without its lock, from any thread of this process. */
+static pid_t start_worker(void *arg, unsigned worker, int fd)
+{
+	PyObject *crew = arg, *pid;
+	PyGILState_STATE gil = PyGILState_Ensure();
+	pid_t result = -EAGAIN;
+	PyObject *type, *value, *traceback;
+
+	/* The thread may be on its way with an exception. */
+	PyErr_Fetch(&type, &value, &traceback);
+	pid = PyObject_CallMethod(crew, "start", "Ii", worker, fd);
+	if (pid)
+		result = (pid_t)PyLong_AsLong(pid);
+	Py_XDECREF(pid);
+	if (PyErr_Occurred()) {
+		PyErr_WriteUnraisable(crew);
+		result = -EAGAIN;
+	}
+	PyErr_Restore(type, value, traceback);
+	PyGILState_Release(gil);
+	return result;
+}
+
+/* ---- what became of a task ---- */
+
+PyObject *explain_outcome(struct pool_object *pool, const struct ac_outcome *outcome,
+			  PyObject *function)
+{
+	return PyObject_CallMethod(pool->crew, "explain", "issiiiO", outcome->status,
+				   ac_errname(outcome->status), outcome->text, outcome->signal, outcome->exit_code,
+				   (int)outcome->pid, function ? function : Py_None);
+}
+
+PyObject *explain_refusal(struct pool_object *pool, int code)
+{
+	struct ac_outcome outcome = { .status = code, .exit_code = -1 };
+
+	/* A pool that failed tells why to a call that wants to know. */
+	if (code == AC_ESTART || code == AC_EBROKEN)
+		ac_pool_call(pool->pool, ANY_CALL, NULL, 0, NULL, NULL, &outcome);
+	if (!outcome.text[0])
+		PyOS_snprintf(outcome.text, sizeof outcome.text, "%s",
+			      ac_strerror(code));
+	outcome.status = code;
+	return explain_outcome(pool, &outcome, NULL);
+}
+
+/* ---- the object ---- */
+
+static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
+{
+	static char *names[] = { "workers", "recycle", "crew", "result_type", NULL };
+	struct ac_pool_opts opts = { .size = sizeof opts, .start = start_worker,
+				     .flags = AC_POOL_INTERRUPTIBLE };
+	PyObject *crew, *result_type;
+	struct pool_object *self;
+	int r;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iIOO!:Pool", names, &opts.workers,
+					 &opts.recycle, &crew, &PyType_Type, &result_type))
+		return NULL;
+	self = (struct pool_object *)type->tp_alloc(type, 0);
+	if (!self)
+		return NULL;
+	self->state = state_of((PyObject *)self);
+	self->crew = Py_NewRef(crew);
+	self->result_type = Py_NewRef(result_type);
+	if (!self->state) {
+		Py_DECREF(self);
+		return NULL;
+	}
+	if (!PyType_IsSubtype((PyTypeObject *)result_type, self->state->task_type)) {
+		PyErr_SetString(PyExc_TypeError, "result_type must be a subclass of Task");
+		Py_DECREF(self);
+		return NULL;
+	}
+	opts.start_arg = crew;
+	r = ac_pool_open(&self->pool, &opts);
+	if (r < 0) {
+		raise_code(self->state, r);
+		Py_DECREF(self);
+		return NULL;
+	}
+	return (PyObject *)self;
+}
+
+static int pool_traverse(PyObject *object, visitproc visit, void *arg)
+{
+	struct pool_object *self = (struct pool_object *)object;
+
+	Py_VISIT(Py_TYPE(object));
+	Py_VISIT(self->crew);
+	Py_VISIT(self->result_type);
+	return 0;
+}
+
+/* Nobody can be in a call of it any more: who is, has a reference. */
+static void pool_dealloc(PyObject *object)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	PyTypeObject *type = Py_TYPE(object);
+
+	PyObject_GC_UnTrack(object);
+	if (self->pool) {
+		ac_pool_terminate(self->pool);
+		Py_BEGIN_ALLOW_THREADS
+		ac_pool_close(self->pool);
+		Py_END_ALLOW_THREADS
+	}
+	Py_XDECREF(self->crew);
+	Py_XDECREF(self->result_type);
+	type->tp_free(object);
+	Py_DECREF(type);
+}
+
+/* ---- handing in ---- */
+
+/* A result that was there before its task: the exception that is set, if it is a failure
+ * of this call alone; others (KeyboardInterrupt) are the caller's. */
+static PyObject *fail_result(struct task_object *result)
+{
+	if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+		Py_DECREF(result);
+		return NULL;
+	}
+	task_settle(result, take_exception(), true);
+	return (PyObject *)result;
+}
+
+static int submit_encoded(struct pool_object *self, struct task_object *result,
+			  const struct sink *sink)
+{
+	int r = ac_pool_submit(self->pool, &result->task, ANY_CALL, sink->data, sink->len,
+			       NULL);
+
+	if (r == 0)
+		return 0;
+	if (r == AC_ECLOSED || r == AC_EFORK) {
+		raise_code(self->state, r);
+		return -1;
+	}
+	task_settle(result, explain_refusal(self, r), true);
+	return 0;
+}
+
+static PyObject *pool_submit(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	struct task_object *result;
+	struct encoder *encoder;
+	PyObject *payload;
+	bool named;
+	int r;
+
+	if (n != 4)
+		return PyErr_Format(PyExc_TypeError,
+				    "submit(owner, function, args, kwds) takes 4 arguments");
+	named = args[3] != Py_None && !(PyDict_Check(args[3]) && PyDict_GET_SIZE(args[3]) == 0);
+	result = task_make(self, args[0], args[1]);
+	encoder = result ? encoder_take(self->state) : NULL;
+	if (!encoder) {
+		Py_XDECREF(result);
+		return NULL;
+	}
+	payload = named ? PyTuple_Pack(2, args[2], args[3]) : Py_NewRef(args[2]);
+	r = payload ? encode_request(self->state, encoder, args[1],
+				     named ? REQUEST_ARGS_KWDS : REQUEST_ARGS, false,
+				     payload) : -1;
+	Py_XDECREF(payload);
+	if (r < 0) {
+		encoder_give(self->state, encoder);
+		return fail_result(result);
+	}
+	r = submit_encoded(self, result, encoder->sink);
+	encoder_give(self->state, encoder);
+	if (r < 0)
+		Py_CLEAR(result);
+	return (PyObject *)result;
+}
+
+static PyObject *pool_stream(PyObject *object, PyObject *unused)
+{
+	(void)unused;
+	return stream_make((struct pool_object *)object);
+}
+
+/* ---- seeing ---- */
+
+static PyObject *pool_stat(PyObject *object, PyObject *unused)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	struct ac_pool_stat stat;
+	int r = ac_pool_stat(self->pool, &stat, sizeof stat);
+
+	(void)unused;
+	if (r < 0)
+		return raise_code(self->state, r);
+	return Py_BuildValue("{sKsKsKsKsKsKsKsK}", "submitted", stat.submitted, "waiting",
+			     stat.waiting, "running", stat.running, "done", stat.done,
+			     "failed", stat.failed, "cancelled", stat.cancelled, "deaths",
+			     stat.deaths, "bytes", stat.bytes);
+}
+
+/* ---- stopping ---- */
+
+static PyObject *pool_shut(PyObject *object, PyObject *unused)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	int r = ac_pool_shut(self->pool);
+
+	(void)unused;
+	if (r < 0)
+		return raise_code(self->state, r);
+	Py_RETURN_NONE;
+}
+
+static PyObject *pool_terminate(PyObject *object, PyObject *unused)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	int r = ac_pool_terminate(self->pool);
+
+	(void)unused;
+	if (r < 0)
+		return raise_code(self->state, r);
+	Py_RETURN_NONE;
+}
+
+static PyObject *pool_join(PyObject *object, PyObject *args)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	PyObject *seconds = Py_None;
+	int64_t timeout, end;
+	int r;
+
+	if (!PyArg_ParseTuple(args, "|O:join", &seconds))
+		return NULL;
+	timeout = timeout_from(seconds);
+	if (timeout == -2)
+		return NULL;
+	end = now_ns() + timeout;
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_pool_join(self->pool,
+				 timeout < 0 ? -1 : end > now_ns() ? end - now_ns() : 0);
+		Py_END_ALLOW_THREADS
+		if (r == -EINTR && PyErr_CheckSignals() < 0)
+			return NULL;
+	} while (r == -EINTR);
+	if (r < 0 && r != -ETIMEDOUT)
+		return raise_code(self->state, r);
+	return PyBool_FromLong(r == 0);
+}
+
+static PyMethodDef pool_methods[] = {
+	{ "submit", (PyCFunction)(void (*)(void))pool_submit, METH_FASTCALL,
+	  "submit(owner, function, args, kwds) -> Task\n\n"
+	  "Hand in one call. owner is kept alive until the result is there." },
+	{ "stream", pool_stream, METH_NOARGS, "stream() -> Stream" },
+	{ "stat", pool_stat, METH_NOARGS, "Counts of tasks since the pool was opened." },
+	{ "shut", pool_shut, METH_NOARGS, "Take no more work." },
+	{ "terminate", pool_terminate, METH_NOARGS, "Stop now; does not wait." },
+	{ "join", pool_join, METH_VARARGS,
+	  "join(timeout=None) -> bool\n\nWait until all work has ended, and, after shut "
+	  "or terminate, the workers are gone. False: not within timeout seconds." },
+	{ 0 },
+};
+
+PyType_Spec pool_spec = {
+	.name = "allcores._core.Pool",
+	.basicsize = sizeof(struct pool_object),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+	.slots = (PyType_Slot[]){
+		{ Py_tp_new, pool_new },
+		{ Py_tp_dealloc, pool_dealloc },
+		{ Py_tp_traverse, pool_traverse },
+		{ Py_tp_methods, pool_methods },
+		{ 0 },
+	},
+};

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One call: waited for, decoded where it is asked for. Subclasses in Python (results that
+ * have callbacks, results of maps) have no task here and bring methods of their own.
+ */
+#include "task.h"
+
+#include <errno.h>
+
+#include "codec.h"
+
+/* ---- life ---- */
+
+struct task_object *task_make(struct pool_object *pool, PyObject *owner,
+			      PyObject *function)
+{
+	PyTypeObject *type = (PyTypeObject *)pool->result_type;
+	struct task_object *self = (struct task_object *)type->tp_alloc(type, 0);
+
+	if (!self)
+		return NULL;
+	self->state = pool->state;
+	self->pool = (struct pool_object *)Py_NewRef(pool);
+	self->owner = Py_NewRef(owner);
+	self->function = Py_NewRef(function);
+	return self;
+}
+
+static int task_traverse(PyObject *object, visitproc visit, void *arg)
+{
+	struct task_object *self = (struct task_object *)object;
+
+	Py_VISIT(Py_TYPE(object));
+	Py_VISIT(self->pool);
+	Py_VISIT(self->owner);
+	Py_VISIT(self->function);
+	Py_VISIT(self->value);
+	return 0;
+}
+
+static int task_clear(PyObject *object)
+{
+	struct task_object *self = (struct task_object *)object;
+
+	/* Before its pool, which may be closed with this. */
+	ac_task_free(self->task);
+	self->task = NULL;
+	Py_CLEAR(self->pool);
+	Py_CLEAR(self->owner);
+	Py_CLEAR(self->function);
+	Py_CLEAR(self->value);
+	return 0;
+}
+
+static void task_dealloc(PyObject *object)
+{
+	PyTypeObject *type = Py_TYPE(object);
+
+	PyObject_GC_UnTrack(object);
+	task_clear(object);
+	type->tp_free(object);
+	Py_DECREF(type);
+}
+
+/* ---- settling ---- */
+
+void task_settle(struct task_object *self, PyObject *value, bool failed)
+{
+	if (!value) {
+		value = take_exception();
+		failed = true;
+	}
+	if (self->settled) {
+		Py_XDECREF(value);
+		return;
+	}
+	self->value = value;
+	self->failed = failed;
+	self->settled = true;
+	if (!self->waiting) {
+		ac_task_free(self->task);
+		self->task = NULL;
+	}
+	Py_CLEAR(self->owner);
+	Py_CLEAR(self->function);
+}
+
+static PyObject *failure_of(struct task_object *self)
+{
+	struct ac_outcome outcome;
+
+	ac_task_outcome(self->task, &outcome);
+	return explain_outcome(self->pool, &outcome, self->function);
+}
+
+/* Its task has ended. Decoding runs the user's code: another thread may be faster. */
+static void decode(struct task_object *self)
+{
+	const void *data;
+	size_t len;
+	bool failed = true;
+	int64_t elapsed;
+	PyObject *value;
+
+	self->waiting++;
+	if (ac_task_result(self->task, &data, &len) == 0)
+		value = decode_response(self->state, data, len, &failed, &elapsed);
+	else
+		value = failure_of(self);
+	self->waiting--;
+	task_settle(self, value, failed);
+}
+
+/* Wait until it is settled: 1, 0 when the time is over, -1 with an exception set. */
+static int await_settled(struct task_object *self, int64_t timeout)
+{
+	int64_t end = now_ns() + timeout;
+	int r;
+
+	if (self->settled)
+		return 1;
+	if (!self->task) {
+		PyErr_SetString(PyExc_RuntimeError, "this result belongs to no task");
+		return -1;
+	}
+	r = ac_task_ready(self->task) == 1 ? 0 : -EINTR;
+	while (r == -EINTR) {
+		self->waiting++;
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_task_wait(self->task,
+				 timeout < 0 ? -1 : end > now_ns() ? end - now_ns() : 0);
+		Py_END_ALLOW_THREADS
+		self->waiting--;
+		if (self->settled)
+			return 1;
+		if (r == -EINTR && PyErr_CheckSignals() < 0)
+			return -1;
+	}
+	if (r == -ETIMEDOUT)
+		return 0;
+	if (r < 0) {
+		raise_code(self->state, r);
+		return -1;
+	}
+	decode(self);
+	return 1;
+}
+
+/* ---- methods ---- */
+
+static int parse_timeout(PyObject *args, PyObject *kwds, const char *format, int64_t *timeout)
+{
+	static char *names[] = { "timeout", NULL };
+	PyObject *seconds = Py_None;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwds, format, names, &seconds))
+		return -1;
+	*timeout = timeout_from(seconds);
+	return *timeout == -2 ? -1 : 0;
+}
+
+static PyObject *task_get(PyObject *object, PyObject *args, PyObject *kwds)
+{
+	struct task_object *self = (struct task_object *)object;
+	int64_t timeout;
+	int r;
+
+	if (parse_timeout(args, kwds, "|O:get", &timeout) < 0)
+		return NULL;
+	r = await_settled(self, timeout);
+	if (r < 0)
+		return NULL;
+	if (r == 0) {
+		PyErr_SetNone(self->state->timeout_error);
+		return NULL;
+	}
+	if (!self->failed)
+		return Py_NewRef(self->value);
+	PyErr_SetObject((PyObject *)Py_TYPE(self->value), self->value);
+	return NULL;
+}
+
+static PyObject *task_wait(PyObject *object, PyObject *args, PyObject *kwds)
+{
+	int64_t timeout;
+
+	if (parse_timeout(args, kwds, "|O:wait", &timeout) < 0 ||
+	    await_settled((struct task_object *)object, timeout) < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *task_ready(PyObject *object, PyObject *unused)
+{
+	int r = await_settled((struct task_object *)object, 0);
+
+	(void)unused;
+	return r < 0 ? NULL : PyBool_FromLong(r);
+}
+
+static PyObject *task_successful(PyObject *object, PyObject *unused)
+{
+	struct task_object *self = (struct task_object *)object;
+	int r = await_settled(self, 0);
+
+	(void)unused;
+	if (r < 0)
+		return NULL;
+	if (r == 0)
+		return PyErr_Format(PyExc_ValueError, "%R not ready", object);
+	return PyBool_FromLong(!self->failed);
+}
+
+static PyMethodDef task_methods[] = {
+	{ "get", (PyCFunction)(void (*)(void))task_get, METH_VARARGS | METH_KEYWORDS,
+	  "get(timeout=None)\n\nThe value, or the exception, raised. TimeoutError after "
+	  "timeout seconds." },
+	{ "wait", (PyCFunction)(void (*)(void))task_wait, METH_VARARGS | METH_KEYWORDS,
+	  "wait(timeout=None)\n\nWait until it is ready, at most timeout seconds." },
+	{ "ready", task_ready, METH_NOARGS, "Whether the call has ended." },
+	{ "successful", task_successful, METH_NOARGS,
+	  "Whether the call ended without an exception. ValueError before it has ended." },
+	{ 0 },
+};
+
+PyType_Spec task_spec = {
+	.name = "allcores._core.Task",
+	.basicsize = sizeof(struct task_object),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+	.slots = (PyType_Slot[]){
+		{ Py_tp_new, PyType_GenericNew },
+		{ Py_tp_dealloc, task_dealloc },
+		{ Py_tp_traverse, task_traverse },
+		{ Py_tp_clear, task_clear },
+		{ Py_tp_methods, task_methods },
+		{ 0 },
+	},
+};

@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The type Worker: the seat that a worker process takes, and the loop that it stays in.
+ * The common way (decode, call, encode) is C; what failures look like is said by
+ * a Python function, allcores.worker.encode_failure.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codec.h"
+
+#define KNOWN_MOST 1024	/* functions that a worker remembers by their pickles */
+
+struct worker_object {
+	PyObject_HEAD
+	struct ac_worker *worker;
+	struct state *state;
+	PyObject *encode_failure;
+	PyObject *known;	/* {pickle of a function: function} */
+	PyObject *last_name, *last_function;
+};
+
+/* One task on its way through. */
+struct job {
+	struct ac_call *call;
+	struct request head;
+	const char *payload;
+	size_t payload_len;
+	const char *name;	/* the function's pickle */
+	int64_t elapsed_ns;
+};
+
+/* Where a task failed: encode_failure's first argument. */
+enum stage { STAGE_DECODE, STAGE_RUN, STAGE_ENCODE };
+
+/* ---- life ---- */
+
+static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
+{
+	static char *names[] = { "fd", "encode_failure", NULL };
+	struct worker_object *self;
+	PyObject *encode_failure;
+	int fd, r;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iO:Worker", names, &fd,
+					 &encode_failure))
+		return NULL;
+	self = (struct worker_object *)type->tp_alloc(type, 0);
+	if (!self)
+		return NULL;
+	self->state = state_of((PyObject *)self);
+	self->encode_failure = Py_NewRef(encode_failure);
+	self->known = PyDict_New();
+	if (!self->state || !self->known) {
+		Py_DECREF(self);
+		return NULL;
+	}
+	r = ac_worker_open(&self->worker, fd);
+	if (r < 0) {
+		raise_code(self->state, r);
+		Py_DECREF(self);
+		return NULL;
+	}
+	return (PyObject *)self;
+}
+
+static void worker_dealloc(PyObject *object)
+{
+	struct worker_object *self = (struct worker_object *)object;
+	PyTypeObject *type = Py_TYPE(object);
+
+	ac_worker_close(self->worker);
+	Py_XDECREF(self->encode_failure);
+	Py_XDECREF(self->known);
+	Py_XDECREF(self->last_name);
+	Py_XDECREF(self->last_function);
+	type->tp_free(object);
+	Py_DECREF(type);
+}
+
+static PyObject *worker_ready(PyObject *object, PyObject *args)
+{
+	struct worker_object *self = (struct worker_object *)object;
+	const char *text = NULL;
+	int status = 0, r;
+
+	if (!PyArg_ParseTuple(args, "|iz:ready", &status, &text))
+		return NULL;
+	r = ac_worker_ready(self->worker, status, text);
+	if (r < 0)
+		return raise_code(self->state, r);
+	Py_RETURN_NONE;
+}
+
+/* ---- the function ---- */
+
+static bool is_last(const struct worker_object *self, const struct job *job)
+{
+	return self->last_name &&
+	       (size_t)PyBytes_GET_SIZE(self->last_name) == job->head.function_len &&
+	       !memcmp(PyBytes_AS_STRING(self->last_name), job->name,
+		       job->head.function_len);
+}
+
+/* A new reference. */
+static PyObject *load_function(struct worker_object *self, PyObject *name)
+{
+	PyObject *function = PyDict_GetItemWithError(self->known, name);
+
+	if (function || PyErr_Occurred())
+		return Py_XNewRef(function);
+	function = PyObject_CallOneArg(self->state->loads, name);
+	if (PyDict_GET_SIZE(self->known) >= KNOWN_MOST)
+		PyDict_Clear(self->known);
+	if (function && PyDict_SetItem(self->known, name, function) < 0)
+		Py_CLEAR(function);
+	return function;
+}
+
+/* A new reference. */
+static PyObject *find_function(struct worker_object *self, const struct job *job)
+{
+	PyObject *name, *function;
+
+	if (is_last(self, job))
+		return Py_NewRef(self->last_function);
+	name = PyBytes_FromStringAndSize(job->name, job->head.function_len);
+	function = name ? load_function(self, name) : NULL;
+	if (!function) {
+		Py_XDECREF(name);
+		return NULL;
+	}
+	Py_XSETREF(self->last_name, name);
+	Py_XSETREF(self->last_function, Py_NewRef(function));
+	return function;
+}
+
+/* ---- a task ---- */
+
+static int open_job(struct job *job, struct ac_call *call)
+{
+	size_t len;
+	const char *arg = ac_call_arg(call, &len);
+
+	job->call = call;
+	job->elapsed_ns = 0;
+	if (len < sizeof job->head)
+		goto err;
+	memcpy(&job->head, arg, sizeof job->head);
+	if (job->head.function_len > len - sizeof job->head)
+		goto err;
+	job->name = arg + sizeof job->head;
+	job->payload = job->name + job->head.function_len;
+	job->payload_len = len - sizeof job->head - job->head.function_len;
+	return 0;
+err:
+	PyErr_SetString(PyExc_EOFError, "a call is cut short");
+	return -1;
+}
+
+static int decode_job(struct worker_object *self, const struct job *job,
+		      PyObject **function, PyObject **payload)
+{
+	PyObject *both;
+
+	*function = *payload = NULL;
+	if (!job->head.bundled) {
+		*function = find_function(self, job);
+		if (*function)
+			*payload = decode_object(self->state, job->payload,
+						 job->payload_len);
+		return *payload ? 0 : -1;
+	}
+	both = decode_object(self->state, job->payload, job->payload_len);
+	if (both && PyTuple_Check(both) && PyTuple_GET_SIZE(both) == 2) {
+		*function = Py_NewRef(PyTuple_GET_ITEM(both, 0));
+		*payload = Py_NewRef(PyTuple_GET_ITEM(both, 1));
+	} else if (both) {
+		PyErr_SetString(PyExc_TypeError, "a call is not a pair");
+	}
+	Py_XDECREF(both);
+	return *payload ? 0 : -1;
+}
+
+static PyObject *call_star(PyObject *function, PyObject *args, PyObject *kwds)
+{
+	PyObject *tuple = PySequence_Tuple(args), *named = NULL, *value = NULL;
+
+	if (!tuple)
+		return NULL;
+	if (kwds) {
+		named = PyDict_New();
+		if (!named || PyDict_Update(named, kwds) < 0)
+			goto out;
+	}
+	value = PyObject_Call(function, tuple, named);
+out:
+	Py_XDECREF(named);
+	Py_DECREF(tuple);
+	return value;
+}
+
+static int append_value(PyObject *values, PyObject *value)
+{
+	int r = value ? PyList_Append(values, value) : -1;
+
+	Py_XDECREF(value);
+	return r;
+}
+
+static PyObject *call_items(struct job *job, PyObject *function, PyObject *items)
+{
+	bool star = job->head.kind == REQUEST_STAR_ITEMS;
+	PyObject *iterator = PyObject_GetIter(items), *values = PyList_New(0), *item;
+	int64_t start = now_ns();
+	int r = iterator && values ? 0 : -1;
+
+	while (r == 0 && (!job->head.divisible || ac_call_next_unit(job->call)) &&
+	       (item = PyIter_Next(iterator))) {
+		r = append_value(values, star ? call_star(function, item, NULL) :
+						PyObject_CallOneArg(function, item));
+		Py_DECREF(item);
+	}
+	job->elapsed_ns = now_ns() - start;
+	Py_XDECREF(iterator);
+	if (r < 0 || PyErr_Occurred())
+		Py_CLEAR(values);
+	return values;
+}
+
+static PyObject *run_job(struct job *job, PyObject *function, PyObject *payload)
+{
+	switch (job->head.kind) {
+	case REQUEST_ITEM:
+		return PyObject_CallOneArg(function, payload);
+	case REQUEST_ARGS:
+		if (PyTuple_CheckExact(payload))
+			return PyObject_Call(function, payload, NULL);
+		return call_star(function, payload, NULL);
+	case REQUEST_ARGS_KWDS:
+		return call_star(function, PyTuple_GET_ITEM(payload, 0),
+				 PyTuple_GET_ITEM(payload, 1));
+	case REQUEST_ITEMS:
+	case REQUEST_STAR_ITEMS:
+		return call_items(job, function, payload);
+	}
+	PyErr_Format(PyExc_ValueError, "a call of unknown kind %d", job->head.kind);
+	return NULL;
+}
+
+/* ---- the answer ---- */
+
+static int answer_bytes(struct job *job, const void *data, size_t len)
+{
+	int r = ac_call_return(job->call, data, len);
+
+	if (r == 0)
+		return 0;
+	PyErr_SetString(PyExc_MemoryError, "no shared memory for the result");
+	return -1;
+}
+
+static int answer_value(struct worker_object *self, struct job *job, PyObject *value)
+{
+	struct response head = { .elapsed_ns = job->elapsed_ns };
+	struct encoder *encoder = encoder_take(self->state);
+	int r = encoder ? sink_write(encoder->sink, &head, sizeof head) : -1;
+
+	if (r == 0)
+		r = encode_object(encoder, value);
+	if (r == 0)
+		r = answer_bytes(job, encoder->sink->data, encoder->sink->len);
+	encoder_give(self->state, encoder);
+	return r;
+}
+
+/* The exception that is set is the task's, if it is an Exception; others (SystemExit,
+ * KeyboardInterrupt) end the worker. */
+static int answer_failure(struct worker_object *self, struct job *job, enum stage stage,
+			  PyObject *value)
+{
+	struct response head = { .failed = true };
+	PyObject *error, *bytes;
+	char *room;
+
+	if (!PyErr_ExceptionMatches(PyExc_Exception))
+		return -1;
+	error = take_exception();
+	bytes = PyObject_CallFunction(self->encode_failure, "iOO", stage, error,
+				      value ? value : Py_None);
+	Py_XDECREF(error);
+	if (!bytes)
+		return -1;
+	room = ac_call_reserve(job->call, sizeof head + (size_t)PyBytes_GET_SIZE(bytes));
+	if (room) {
+		memcpy(room, &head, sizeof head);
+		memcpy(room + sizeof head, PyBytes_AS_STRING(bytes),
+		       (size_t)PyBytes_GET_SIZE(bytes));
+	}
+	Py_DECREF(bytes);
+	return room ? 0 : ac_call_fail(job->call, "no shared memory for the exception");
+}
+
+/* 0, a value for ac_worker_done, or -1 with an exception that ends the worker. */
+static int serve_call(struct worker_object *self, struct ac_call *call)
+{
+	PyObject *function = NULL, *payload = NULL, *value = NULL;
+	enum stage stage = STAGE_DECODE;
+	struct job job;
+	int r = -1;
+
+	if (open_job(&job, call) < 0)
+		goto out;
+	if (job.head.kind == REQUEST_NOTHING) {
+		r = 0;
+		goto out;
+	}
+	if (decode_job(self, &job, &function, &payload) < 0)
+		goto out;
+	stage = STAGE_RUN;
+	value = run_job(&job, function, payload);
+	if (!value)
+		goto out;
+	stage = STAGE_ENCODE;
+	r = answer_value(self, &job, value);
+out:
+	if (r < 0)
+		r = answer_failure(self, &job, stage, value);
+	Py_XDECREF(value);
+	Py_XDECREF(payload);
+	Py_XDECREF(function);
+	return r;
+}
+
+/* 1: a call; 0: leave; -1. */
+static int take_call(struct worker_object *self, struct ac_call **call)
+{
+	int r;
+
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_worker_take(self->worker, call);
+		Py_END_ALLOW_THREADS
+		if (r == -EINTR && PyErr_CheckSignals() < 0)
+			return -1;
+	} while (r == -EINTR);
+	/* A child that a task forked has come back from the task: it is nobody. */
+	if (r == AC_EFORK)
+		_exit(0);
+	if (r < 0)
+		raise_code(self->state, r);
+	return r < 0 ? -1 : r;
+}
+
+static PyObject *worker_run(PyObject *object, PyObject *unused)
+{
+	struct worker_object *self = (struct worker_object *)object;
+	struct ac_call *call;
+	int r;
+
+	(void)unused;
+	while ((r = take_call(self, &call)) == 1) {
+		r = serve_call(self, call);
+		if (r < 0 && PyErr_Occurred())
+			return NULL;
+		ac_worker_done(self->worker, call, r);
+	}
+	if (r < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyMethodDef worker_methods[] = {
+	{ "ready", worker_ready, METH_VARARGS,
+	  "ready(status=0, text=None)\n\nTell the owner that this worker is ready, or "
+	  "(status not 0) that it will not be, and why." },
+	{ "run", worker_run, METH_NOARGS,
+	  "Run calls until the pool is closed or this worker has done its share. What "
+	  "is not an Exception comes out." },
+	{ 0 },
+};
+
+PyType_Spec worker_spec = {
+	.name = "allcores._core.Worker",
+	.basicsize = sizeof(struct worker_object),
+	.flags = Py_TPFLAGS_DEFAULT,
+	.slots = (PyType_Slot[]){
+		{ Py_tp_new, worker_new },
+		{ Py_tp_dealloc, worker_dealloc },
+		{ Py_tp_methods, worker_methods },
+		{ 0 },
+	},
+};
