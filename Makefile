@@ -7,12 +7,18 @@ endif
 PREFIX ?= /usr/local
 DESTDIR ?=
 SOAK_SECONDS ?= 600
+# The interpreter that the Python package is built for: make PYTHON=python3.12
+PYTHON ?= python3
 # Handed to meson when a build directory is set up: -Dexamples=false ...
 MESON_FLAGS ?=
 
 BUILD := build/$(notdir $(firstword $(CC)))
 CONFIGURE := MESON_FLAGS='$(MESON_FLAGS)' tools/configure
 RUN := python3 tools/run_tests.py
+# The extension lands beside the package, for PYTHONPATH=python.
+PLACE = @for so in $(1)/python/_core*.so; do \
+	cmp -s "$$so" "python/allcores/$${so\#\#*/}" || \
+	cp --remove-destination "$$so" python/allcores/; done
 ASAN := -Dtests=true -Db_sanitize=address,undefined
 TSAN := -Dtests=true -Db_sanitize=thread
 
@@ -24,21 +30,25 @@ export CC
 
 .PHONY: all demo test bench lint asan tsan soak install clean help
 
-all: ## build the library, the examples and the benchmarks
-	@tools/setup build
-	@$(CONFIGURE) $(BUILD)
+all: ## build the library, the Python package, the examples, the benchmarks
+	@PYTHON=$(PYTHON) tools/setup python
+	@$(CONFIGURE) $(BUILD) -Dpython=$(PYTHON)
 	@ninja -C $(BUILD)
+	$(call PLACE,$(BUILD))
 
 demo: ## show what it does
-	@tools/setup build
-	@$(CONFIGURE) $(BUILD)
+	@PYTHON=$(PYTHON) tools/setup python
+	@$(CONFIGURE) $(BUILD) -Dpython=$(PYTHON)
 	@tools/quiet ninja -C $(BUILD)
+	$(call PLACE,$(BUILD))
 	@$(BUILD)/examples/allcores-demo $(BUILD)/allcores-demo.svg
 
 test: export CC := gcc
-test: ## run all tests: gcc, clang, sanitizers, valgrind
-	@CC=gcc tools/setup test
-	@CC=gcc $(CONFIGURE) build/gcc -Dtests=true
+test: ## run all tests: gcc, clang, sanitizers, valgrind, every Python that is found
+	@CC=gcc PYTHON=$(PYTHON) tools/setup test
+	@CC=gcc $(CONFIGURE) build/gcc -Dtests=true -Dpython="$$(tools/pythons $(PYTHON))"
+	@tools/quiet ninja -C build/gcc
+	$(call PLACE,build/gcc)
 	@if command -v clang >/dev/null; then \
 		CC=clang $(CONFIGURE) build/clang -Dtests=true; fi
 	@CC=gcc $(CONFIGURE) build/asan $(ASAN)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class BaseContext(_stdlib.BaseContext):
     """What all contexts of allcores share."""
 
-    def Pool(
+    def Pool(  # type: ignore[override]
         self,
         processes: int | None = None,
         initializer: Callable[..., object] | None = None,
@@ -68,7 +68,9 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
         """Set the default, once; again only with force."""
         _stdlib._default_context.set_start_method(method, force)
 
-    def get_start_method(self, allow_none: bool = False) -> str | None:
+    def get_start_method(  # type: ignore[override]
+        self, allow_none: bool = False
+    ) -> str | None:
         """The default's method."""
         return _stdlib._default_context.get_start_method(allow_none)
 

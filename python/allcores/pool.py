@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context, util
@@ -171,7 +169,7 @@ class Pool:
         if self._state != RUN:
             raise ValueError("Pool not running")
         if callback is None and error_callback is None:
-            return self._core.submit(self, func, args, kwds)
+            return self._core.submit(self, func, args, kwds)  # type: ignore[no-any-return]
         result = CallResult(self, func, callback, error_callback)
         self._handler.call(result, func, args, kwds)
         return result

@@ -60,7 +60,11 @@ def main(
     """Sit down, run the initializer, run calls until it is time to leave."""
     global _worker
     _set_up()
-    _worker = _core.Worker(seat.take(), encode_failure)
+    try:
+        _worker = _core.Worker(seat.take(), encode_failure)
+    except ValueError:
+        util.debug("the pool was closed before this worker had begun")
+        return
     if initializer is not None:
         try:
             initializer(*initargs)
@@ -82,7 +86,11 @@ def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
 
     It is tried here whether it can be rebuilt: the owner must not be the first to find out.
     """
-    from multiprocessing.pool import ExceptionWithTraceback, MaybeEncodingError
+    # Here, and not on top: a worker that never fails need not wait for it.
+    from multiprocessing.pool import (  # type: ignore[attr-defined]
+        ExceptionWithTraceback,
+        MaybeEncodingError,
+    )
 
     traceback = error.__traceback__
     if stage == ENCODE:
