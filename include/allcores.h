@@ -25,7 +25,7 @@
  *	1  errors and version
  *	2  the pool: open, map, close
  *	3  single calls: bytes in, bytes out, results waited for, callbacks
- *	4  streams: results one by one from a source that is read as needed
+ *	4  streams: results one by one, from a source that is read as needed or fed by pushing
  *	5  seeing: what the workers do
  *	6  stopping early, event loops
  *	7  single processes
@@ -264,6 +264,13 @@ AC_API int ac_call_fail(struct ac_call *call, const char *format, ...)
 AC_API struct ac_call *ac_call_current(void);
 /* The number of the worker that runs it, from 0. */
 AC_API unsigned ac_call_worker(const struct ac_call *call);
+/*
+ * Of a divisible call (ac_stream_push with units): 1: begin the next unit; 0: there
+ * is none, all have begun or the owner took the rest back. Units begin in order, so
+ * counting the ones tells which. Never blocks, costs a few nanoseconds: units are
+ * claimed several at a time, about a microsecond's worth. 0 in other calls.
+ */
+AC_API int ac_call_next_unit(struct ac_call *call);
 
 struct ac_submit_opts {
 	size_t size;		/* sizeof(struct ac_submit_opts) */
@@ -333,13 +340,13 @@ struct ac_stream_opts {
 	/* The next argument: 1 and *arg, *len (to stay valid until the next
 	 * call of source), 0 at the end, or a negative code, which the stream then
 	 * returns in that place. Called only by the thread that is in
-	 * ac_stream_next. */
+	 * ac_stream_next. NULL: the stream is fed, see ac_stream_push. */
 	int (*source)(void *source_arg, const void **arg, size_t *len);
 	void *source_arg;
 
 	/* How far source is read ahead of what was taken: in items (0: 4 for
 	 * each worker, at least 64) and in bytes of arguments (0: 64 MB). At least one
-	 * item is always under way. */
+	 * item is always under way. Not for fed streams. */
 	size_t ahead;
 	uint64_t ahead_bytes;
 
@@ -350,19 +357,56 @@ struct ac_stream_opts {
 /* Results as they come. Default: in the order of the source. */
 #define AC_STREAM_UNORDERED 1u
 
-/* Open a stream of calls of fn over a source. -EINVAL, AC_ECLOSED, AC_EFORK, -ENOMEM. */
+/* Open a stream of calls of fn over a source, or, with source NULL, of what is pushed:
+ * that gives results as they come and must say so (AC_STREAM_UNORDERED).
+ * -EINVAL, AC_ECLOSED, AC_EFORK, -ENOMEM. */
 AC_API int ac_stream_open(struct ac_stream **stream, struct ac_pool *pool,
 			  ac_call_fn *fn, const struct ac_stream_opts *opts);
 /*
  * The next task that has ended, failed ones too: 1 and *task, the caller's,
  * to be freed; its outcome's index tells its place. 0: the source is at its
  * end and all results are taken. -ETIMEDOUT, -EINTR: call again. Otherwise
- * source's own code, or ac_pool_submit's.
+ * source's own code, or ac_pool_submit's. A limit of 0 looks and does not wait; a look
+ * that finds nothing is cheap. One thread at a time, but for fed streams.
+ *
+ * Of a fed stream: any threads, also several at once (each result goes to one of
+ * them), while others push. Waits while nothing has ended, also while nothing is under
+ * way, since somebody may push. 0: after ac_stream_end, all results are taken. Where
+ * nothing is under way and the pool takes no more work, the code that ac_stream_push
+ * would return: AC_ECLOSED, AC_ESTART, AC_EBROKEN.
  */
 AC_API int ac_stream_next(struct ac_stream *stream, struct ac_task **task,
 			  int64_t timeout_ns);
-/* Leave: what waits is cancelled, what runs ends unseen. NULL allowed. */
+/* Leave: what waits is cancelled, what runs ends unseen. NULL allowed. The last call
+ * that may use the stream: no other thread may be in one. */
 AC_API void ac_stream_close(struct ac_stream *stream);
+
+/*
+ * Hand one call in to a fed stream: len bytes at arg, copied before this returns. Any
+ * thread; never blocks, and has no upper bound: what the workers cannot take yet waits
+ * in the owner's memory. *index (may be NULL) is its place from 0, as in its outcome.
+ *
+ * units: the call can be divided into so many units, which its worker begins one after
+ * the other by ac_call_next_unit; 0: it can't. Divided or not it is one task: in the
+ * pool's counts, for recycle, and for retries, which run all units that it keeps again.
+ * -EINVAL (also: the stream has a source), AC_ECLOSED (the pool's, or after
+ * ac_stream_end), AC_ESTART, AC_EBROKEN, AC_EFORK, -ENOMEM.
+ */
+AC_API int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
+			  uint32_t units, uint64_t *index);
+/* Nothing more will be pushed: once all results are taken ac_stream_next returns 0, also
+ * where it waits already. Any thread, any number of times. 0, -EINVAL, AC_EFORK. */
+AC_API int ac_stream_end(struct ac_stream *stream);
+/*
+ * Take units back from a call of a fed stream that a worker has begun, so that others can
+ * have them: from the one with the most that nobody has begun. 1: *index says which
+ * call, *kept how many units it keeps, at least one; the rest, from *kept on, is the
+ * caller's, to be pushed anew in a call of its own. The call itself ends as if it had been
+ * pushed with *kept units. 0: no call has any to give. Any thread; never blocks.
+ * -EINVAL, AC_EFORK.
+ */
+AC_API int ac_stream_take_back(struct ac_stream *stream, uint64_t *index,
+			       uint32_t *kept);
 
 /* ---- 5. Seeing ------------------------------------------------------------ */
 
@@ -484,7 +528,14 @@ AC_API int ac_cpus(int leave);
  * or is passed the descriptor fd, and returns its pid, or -errno. fd is closed
  * after start returns (duplicate it to keep it); the process must hold no other
  * copy than the one it hands to ac_worker_open. The pool watches the process but
- * does not reap it: its parent does.
+ * does not reap it: its parent does. An error of start in ac_pool_open is returned
+ * there, and start is not called again; workers started before end with the pool that
+ * did not come about.
+ *
+ * Where the pid is not known, to be known later or only in another pid namespace,
+ * start returns 0. Then the pool knows of the process's end by its descriptor alone:
+ * nobody else may hold a copy of it, and how it ended is not known. Its pid is
+ * what the process says of itself. One that never comes to ac_worker_open can't be killed.
  */
 struct ac_worker;
 
@@ -495,6 +546,10 @@ AC_API int ac_worker_open(struct ac_worker **worker, int fd);
 /* Tell the owner that this worker is ready (status 0), or that it will not
  * be (non-zero; text, or NULL, says why): the pool then fails with AC_ESTART. */
 AC_API int ac_worker_ready(struct ac_worker *worker, int status, const char *text);
+/* Wait until there may be a task, without taking it: 1; 0: leave now; -EINTR when a signal
+ * handler ran. For who has something costly to do before its first task; others may
+ * take that task meanwhile. */
+AC_API int ac_worker_wait(struct ac_worker *worker);
 /* Wait for a task: 1 and *call; 0: leave now (closed, recycled); -EINTR when a signal
  * handler ran. */
 AC_API int ac_worker_take(struct ac_worker *worker, struct ac_call **call);

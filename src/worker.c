@@ -262,6 +262,26 @@ static int64_t await_task(struct ac_worker *worker, int *interrupted)
 	return task;
 }
 
+int ac_worker_wait(struct ac_worker *worker)
+{
+	if (!worker)
+		return -EINVAL;
+	if (worker->forked)
+		return AC_EFORK;
+	for (;;) {
+		bool closing = is_closing(worker);
+		int r;
+
+		if (ac__ring_length(&worker->board))
+			return 1;
+		if (closing)
+			return 0;
+		r = sleep_until_rung(worker);
+		if (r == -EINTR)
+			return r;
+	}
+}
+
 /* ---- tasks ---- */
 
 static bool has_to_leave(struct ac_worker *worker)

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from . import errors
-from .worker import Seat, main
+from .worker import Seat, forking, main
 
 
 def describe(function: object) -> str | None:
@@ -61,15 +61,20 @@ class Crew:
             return -code
 
     def _start(self, worker: int, fd: int) -> int:
+        seat = Seat(fd)
         process = self._process(
-            self._context, target=main, args=(Seat(fd), self._initializer, self._initargs)
+            self._context, target=main, args=(seat, self._initializer, self._initargs)
         )
         process.name = process.name.replace("Process", "PoolWorker")
         process.daemon = True
         # A Ctrl-C must not meet a child that has not yet said what it does then.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            process.start()
+            if self._initializer is None and type(process).start is BaseProcess.start:
+                with forking(seat):
+                    process.start()
+            else:
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         util.debug("added worker")

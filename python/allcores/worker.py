@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing import util
 from multiprocessing.context import get_spawning_popen
@@ -13,15 +15,13 @@ from typing import Any
 
 from . import _core
 
-# Never given up: closing it before the process has ended would tell the owner less.
-_worker: _core.Worker | None = None
-
 
 class Seat:
     """The descriptor through which a worker takes its seat, on its way to the process."""
 
     def __init__(self, fd: int) -> None:
         self._fd: Any = fd
+        self.worker: _core.Worker | None = None
 
     def __getstate__(self) -> Any:
         if get_spawning_popen() is None:
@@ -29,11 +29,18 @@ class Seat:
         return DupFd(self._fd)
 
     def __setstate__(self, duplicate: Any) -> None:
-        self._fd = duplicate.detach()
+        self.__init__(duplicate.detach())  # type: ignore[misc]
 
-    def take(self) -> int:
-        """The descriptor, in the process that is to sit down."""
-        return int(self._fd)
+    def take(self) -> _core.Worker:
+        """In the process that is to sit there: sit down, once."""
+        if self.worker is None:
+            self.worker = _core.Worker(self._fd, encode_failure)
+        # Never given up: closed before the process has ended it would tell the owner less.
+        _taken.append(self.worker)
+        return self.worker
+
+
+_taken: list[_core.Worker] = []
 
 
 def _leave_to_owner(signum: int, frame: object) -> None:
@@ -54,14 +61,57 @@ def _set_up() -> None:
             reconfigure(line_buffering=True)
 
 
+# Of a thread that is about to fork a worker that has no initializer: its ident, the seat.
+_forking: tuple[int, Seat] | None = None
+
+
+class forking:
+    """In its block this thread forks a worker, which is to sit down before all else."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    def __enter__(self) -> None:
+        global _forking
+        _forking = (threading.get_ident(), self._seat)
+
+    def __exit__(self, *exc: object) -> None:
+        global _forking
+        _forking = None
+
+
+def _sit_down_early() -> None:
+    """In the child, at once: sleep until there is work.
+
+    Most of a forked worker's start are the pages that its interpreter writes to, each a
+    fault: put off until the worker is needed, they don't hold up the others, and a pool that is
+    larger than its work never pays for them.
+    """
+    global _forking
+    if _forking is None or _forking[0] != threading.get_ident():
+        return
+    seat, _forking = _forking[1], None
+    try:
+        worker = seat.take()
+        worker.ready()
+        stay = worker.wait()
+    except BaseException:
+        stay = False
+    if not stay:
+        os._exit(0)
+
+
+os.register_at_fork(after_in_child=_sit_down_early)
+
+
 def main(
     seat: Seat, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
     """Sit down, run the initializer, run calls until it is time to leave."""
-    global _worker
     _set_up()
+    sat_down_early = seat.worker is not None
     try:
-        _worker = _core.Worker(seat.take(), encode_failure)
+        worker = seat.take()
     except ValueError:
         util.debug("the pool was closed before this worker had begun")
         return
@@ -70,10 +120,11 @@ def main(
             initializer(*initargs)
         except BaseException as error:
             name = getattr(initializer, "__qualname__", repr(initializer))
-            _worker.ready(1, f"initializer {name} raised {type(error).__name__}: {error}"[:180])
+            worker.ready(1, f"initializer {name} raised {type(error).__name__}: {error}"[:180])
             raise
-    _worker.ready()
-    _worker.run()
+    if not sat_down_early:
+        worker.ready()
+    worker.run()
     util.debug("worker leaves")
 
 

@@ -93,6 +93,24 @@ static PyObject *worker_ready(PyObject *object, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+static PyObject *worker_wait(PyObject *object, PyObject *unused)
+{
+	struct worker_object *self = (struct worker_object *)object;
+	int r;
+
+	(void)unused;
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_worker_wait(self->worker);
+		Py_END_ALLOW_THREADS
+		if (r == -EINTR && PyErr_CheckSignals() < 0)
+			return NULL;
+	} while (r == -EINTR);
+	if (r < 0)
+		return raise_code(self->state, r);
+	return PyBool_FromLong(r);
+}
+
 /* ---- the function ---- */
 
 static bool is_last(const struct worker_object *self, const struct job *job)
@@ -375,6 +393,8 @@ static PyMethodDef worker_methods[] = {
 	{ "ready", worker_ready, METH_VARARGS,
 	  "ready(status=0, text=None)\n\nTell the owner that this worker is ready, or "
 	  "(status not 0) that it will not be, and why." },
+	{ "wait", worker_wait, METH_NOARGS,
+	  "wait() -> bool\n\nUntil there may be a call to run; False: it is time to leave." },
 	{ "run", worker_run, METH_NOARGS,
 	  "Run calls until the pool is closed or this worker has done its share. What "
 	  "is not an Exception comes out." },

@@ -1,0 +1,444 @@
+# SPDX-License-Identifier: MIT
+"""What the workers run. Importing it costs little: every spawned worker does."""
+import faulthandler
+import multiprocessing
+import multiprocessing.util
+import os
+import resource
+import signal
+import sys
+import time
+
+import allcores
+import allcores.pool
+
+state = None  # set by initializers
+
+
+# ---- talking through files ----
+
+def note(path, *words):
+    """Append a line in one write, which no other writer can cut."""
+    line = " ".join(map(str, words)) + "\n"
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, line.encode())
+    finally:
+        os.close(fd)
+
+
+def read_notes(path):
+    try:
+        with open(path) as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def forget(path):
+    os.unlink(path)
+
+
+def touch(path):
+    with open(path, "w"):
+        pass
+
+
+def wait_for(path, value=None):
+    """Return value when the file is there; give up when its folder is gone."""
+    while not os.path.exists(path):
+        if not os.path.isdir(os.path.dirname(path)):
+            raise FileNotFoundError(path)
+        time.sleep(0.002)
+    return value
+
+
+def note_and_wait(notes, path, value=None):
+    note(notes, os.getpid(), value)
+    return wait_for(path, value)
+
+
+def meet(folder, count):
+    """Return the pid when count workers are in here: each of them has one task."""
+    touch(os.path.join(folder, f"here-{os.getpid()}"))
+    end = time.monotonic() + 60
+    while sum(name.startswith("here-") for name in os.listdir(folder)) < count:
+        if time.monotonic() > end:
+            raise TimeoutError("nobody came")
+        time.sleep(0.002)
+    return os.getpid()
+
+
+def memory():
+    """Bytes of this process's private memory and of what it has touched of others'."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+# ---- values ----
+
+def nothing(*_args):
+    pass
+
+
+def same(x):
+    return x
+
+
+def square(x):
+    return x * x
+
+
+def product(a, b):
+    return a * b
+
+
+def describe(*args, **kwds):
+    return args, kwds
+
+
+def pid(_=None):
+    return os.getpid()
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def length(x):
+    return len(x)
+
+
+def blob(size):
+    return b"x" * size
+
+
+class Counter:
+    """Bound methods, class methods and instances are functions, too."""
+
+    def __init__(self, start):
+        self.start = start
+
+    def __call__(self, x):
+        return self.start + x
+
+    def add(self, x):
+        return self.start + x
+
+    @classmethod
+    def name(cls, x):
+        return f"{cls.__name__}{x}"
+
+    @staticmethod
+    def double(x):
+        return 2 * x
+
+
+# ---- errors ----
+
+class Trouble(Exception):
+    """With an argument more than args holds, yet it can be pickled."""
+
+    def __init__(self, text, number=0):
+        super().__init__(text, number)
+        self.number = number
+
+
+def fail(x):
+    raise Trouble("no luck", x)
+
+
+def fail_on(bad, notes, x):
+    """Note x, then fail if it is one of the bad."""
+    note(notes, x)
+    if x in bad:
+        raise Trouble("bad item", x)
+    return x
+
+
+def fail_late(notes, path, x):
+    """0 fails when the file is there and time has passed, 1 at once."""
+    if x == 0:
+        wait_for(path)
+        time.sleep(0.5)
+    else:
+        touch(path)
+    note(notes, x)
+    raise Trouble("bad item", x)
+
+
+def then_raise(items, error):
+    """An input: the items, then the error."""
+    yield from items
+    raise error
+
+
+class Brittle:
+    """Each stage of its travel can be made to fail: pickle or unpickle."""
+
+    def __init__(self, stage):
+        self.stage = stage
+
+    def __reduce__(self):
+        if self.stage == "pickle":
+            raise RuntimeError("cannot be pickled")
+        return rebuild, (self.stage,)
+
+
+def rebuild(stage):
+    if stage == "unpickle":
+        raise RuntimeError("cannot be rebuilt")
+    return Brittle(stage)
+
+
+def brittle(stage):
+    return Brittle(stage)
+
+
+class TwoArguments(Exception):
+    """The classic: it can be pickled and never be rebuilt."""
+
+    def __init__(self, a, b):
+        super().__init__(f"{a} and {b}")
+
+
+def fail_two_arguments(x):
+    raise TwoArguments(x, x)
+
+
+class Unpicklable(Exception):
+    def __init__(self):
+        super().__init__(Brittle("pickle"))
+
+
+def fail_unpicklable(_=None):
+    raise Unpicklable
+
+
+class SlowToRebuild:
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __setstate__(self, values):
+        time.sleep(values["seconds"])
+        self.__dict__.update(values)
+
+
+def slow_to_rebuild(seconds):
+    return SlowToRebuild(seconds)
+
+
+def leaves_base_exception(_=None):
+    raise GeneratorExit("not an Exception")
+
+
+# ---- deaths ----
+
+# How a task can take its worker with it: (exit code, signal), None is not told.
+DEATHS = {
+    "sys.exit": (3, None),
+    "os._exit": (7, None),
+    "interrupt": None,
+    "kill": (-signal.SIGKILL, "SIGKILL"),
+    "segv": (-signal.SIGSEGV, "SIGSEGV"),
+    "abort": (-signal.SIGABRT, "SIGABRT"),
+}
+
+
+def die(how):
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump can take long
+    if how == "sys.exit":
+        sys.exit(3)
+    if how == "os._exit":
+        os._exit(7)
+    if how == "interrupt":
+        raise KeyboardInterrupt
+    faulthandler.disable()  # no page of tracebacks in the tests' output
+    if how == "segv":
+        faulthandler._sigsegv()
+    if how == "abort":
+        os.abort()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_noted(notes, how):
+    note(notes, os.getpid())
+    die(how)
+
+
+def die_on_three(item):
+    """item is (how, file, number); number 3 dies, the others are squared."""
+    how, notes, number = item
+    note(notes, number)
+    if number == 3:
+        die(how)
+    return number * number
+
+
+def die_on_three_star(how, notes, number):
+    return die_on_three((how, notes, number))
+
+
+def die_once(path, x):
+    """The first that comes by is killed."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return x
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# ---- initializers ----
+
+def set_state(*args):
+    global state
+    state = args
+
+
+def get_state(_=None):
+    return state
+
+
+def note_start(notes):
+    note(notes, os.getpid())
+
+
+def fail_start(notes):
+    note(notes, os.getpid())
+    raise Trouble("initializer without luck")
+
+
+def fail_first_start(path):
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    raise Trouble("only once")
+
+
+def fail_second_start(folder):
+    """The first worker starts, the second does not, the third does."""
+    count = len([name for name in os.listdir(folder) if name.startswith("start")])
+    touch(os.path.join(folder, f"start{count}"))
+    if count == 1:
+        raise Trouble("the second has no luck")
+
+
+def die_at_start(notes, how):
+    note(notes, os.getpid())
+    die(how)
+
+
+def hang_at_start(notes):
+    note(notes, os.getpid())
+    time.sleep(60)
+
+
+# ---- workers ----
+
+def whoami(_=None):
+    process = multiprocessing.current_process()
+    return process.name, process._identity, process.daemon, os.getpid()
+
+
+def start_a_process(_=None):
+    child = multiprocessing.Process(target=nothing)
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+def log_level(_=None):
+    return multiprocessing.get_logger().getEffectiveLevel()
+
+
+def add_finalizer(notes):
+    multiprocessing.util.Finalize(None, note_start, (notes,), exitpriority=10)
+
+
+class Hook:
+    """Counts the forks that it has seen."""
+
+    def __init__(self):
+        self.seen = 0
+        multiprocessing.util.register_after_fork(self, Hook.count)
+
+    def count(self):
+        self.seen += 1
+
+
+def nested_map(method, count):
+    """A pool inside of a worker."""
+    with allcores.get_context(method).Pool(2) as pool:
+        return sum(pool.map(square, range(count)))
+
+
+def _undaemonic(method):
+    """The recipe for pools in pools: processes that never are daemons."""
+    context = type(allcores.get_context(method))
+
+    class NoDaemonProcess(context.Process):
+        @property
+        def daemon(self):
+            return False
+
+        @daemon.setter
+        def daemon(self, value):
+            pass
+
+    class NoDaemonContext(context):
+        Process = NoDaemonProcess
+
+    for made in (NoDaemonProcess, NoDaemonContext):
+        made.__qualname__ = f"{made.__name__}_{method}"
+        globals()[made.__qualname__] = made
+    return NoDaemonContext
+
+
+NO_DAEMON = {method: _undaemonic(method) for method in ("fork", "spawn", "forkserver")}
+
+
+class NestablePool(allcores.pool.Pool):
+    def __init__(self, *args, **kwds):
+        kwds["context"] = NO_DAEMON[multiprocessing.get_start_method()]()
+        super().__init__(*args, **kwds)
+
+
+class OldNestablePool(allcores.pool.Pool):
+    """The older recipe: another Process for the pool."""
+
+    @staticmethod
+    def Process(context, *args, **kwds):
+        return NO_DAEMON[context.get_start_method()].Process(*args, **kwds)
+
+
+def nested_death(method):
+    with allcores.get_context(method).Pool(1) as pool:
+        pool.apply(die, ("kill",))
+
+
+# ---- forks by the user ----
+
+def fork_and_exit(notes):
+    """The child leaves as it should."""
+    child = os.fork()
+    if child == 0:
+        note(notes, os.getpid())
+        os._exit(0)
+    os.waitpid(child, 0)
+    return "parent"
+
+
+def fork_and_return(notes):
+    """The child returns from the task, into the worker's loop."""
+    child = os.fork()
+    if child == 0:
+        note(notes, os.getpid())
+        return "child"
+    os.waitpid(child, 0)
+    return "parent"
+
+
+def use_state_as_pool():
+    return state.apply(square, (3,))

@@ -1,0 +1,336 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What programs depend on in a pool's workers and contexts, and reach into.
+
+As in test_contract.py, all of it must pass with the standard library's pool.
+"""
+import functools
+import logging
+import multiprocessing
+import multiprocessing.pool
+import multiprocessing.process
+import os
+import unittest
+
+import allcores
+import allcores.pool
+import tasks
+from support import PATIENCE, Case, alive, for_each_method, pids, run_script, stop
+
+
+class Workers(Case):
+    """Daemonic processes of the context, there when the constructor returns."""
+
+    names = {"fork": "ForkPoolWorker", "spawn": "SpawnPoolWorker",
+             "forkserver": "ForkServerPoolWorker"}
+
+    def ask_all(self, pool, function, count=2):
+        """What function() gives in each of the workers."""
+        pool.map(functools.partial(tasks.meet, self.folder), [count] * count, 1)
+        found = {}
+        self.wait_until(lambda: len(found.update([pool.apply(function)]) or found) == count)
+        return found
+
+    def test_all_started_by_the_constructor(self):
+        pool = self.new_pool(3)
+        self.assertEqual(len(set(pids(pool))), 3)
+        self.assertTrue(all(worker.is_alive() for worker in pool._pool))
+        active = [process.pid for process in multiprocessing.active_children()]
+        self.assertLessEqual(set(pids(pool)), set(active))
+
+    def test_names_and_identities(self):
+        pool = self.new_pool(2)
+        met = pool.map(functools.partial(tasks.meet, self.folder), [2, 2], 1)
+        self.assertEqual(sorted(met), sorted(pids(pool)))
+        name, identity, daemon, pid = pool.apply(tasks.whoami)
+        worker = {w.pid: w for w in pool._pool}[pid]
+        self.assertEqual((name, identity), (worker.name, worker._identity))
+        self.assertEqual(name, f"{self.names[self.method]}-{identity[-1]}")
+        self.assertTrue(daemon)
+        self.assertTrue(worker.daemon)
+
+    def test_numbers_go_on_with_replacements(self):
+        pool = self.new_pool(1, maxtasksperchild=1)
+        numbers = [pool.apply(tasks.whoami)[1][-1] for _ in range(4)]
+        self.assertEqual(numbers, list(range(numbers[0], numbers[0] + 4)))
+
+    def test_workers_are_of_the_contexts_process(self):
+        for worker in self.pool._pool:
+            self.assertIsInstance(worker, self.context.Process)
+
+    def test_daemons_have_no_children(self):
+        with self.assertRaisesRegex(AssertionError, "daemonic"):
+            self.pool.apply(tasks.start_a_process)
+
+    def test_replaced_after_maxtasksperchild_chunks(self):
+        pool = self.new_pool(1, maxtasksperchild=2)
+        found = pool.map(tasks.pid, range(8), chunksize=2)
+        self.assertEqual([found.count(pid) for pid in dict.fromkeys(found)], [4, 4])
+        found = [pool.apply(tasks.pid) for _ in range(4)]
+        self.assertEqual([found.count(pid) for pid in dict.fromkeys(found)], [2, 2])
+        found = list(pool.imap(tasks.pid, range(4)))
+        self.assertEqual([found.count(pid) for pid in dict.fromkeys(found)], [2, 2])
+        found = list(pool.imap(tasks.pid, range(12), chunksize=3))
+        self.assertEqual([found.count(pid) for pid in dict.fromkeys(found)], [6, 6])
+
+    def test_maxtasksperchild_with_many_items(self):
+        for number in (1, 2):
+            pool = self.new_pool(2, maxtasksperchild=number)
+            results = [pool.apply_async(tasks.square, (i,)) for i in range(20)]
+            self.assertEqual(list(pool.imap_unordered(tasks.same, [1] * 20, 3)), [1] * 20)
+            pool.close()
+            pool.join()
+            self.assertEqual([r.get(0) for r in results], [i * i for i in range(20)])
+
+    def test_initializer_runs_in_every_worker(self):
+        pool = self.new_pool(2, tasks.set_state, (1, "b"))
+        met = pool.map(functools.partial(tasks.meet, self.folder), [2, 2], 1)
+        self.assertEqual(len(set(met)), 2)
+        self.assertEqual(set(pool.map(tasks.get_state, range(50), 1)), {(1, "b")})
+
+    def test_initializer_runs_in_replacements(self):
+        pool = self.new_pool(initializer=tasks.note_start, initargs=(self.notes,), processes=1,
+                             maxtasksperchild=1)
+        found = [str(pool.apply(tasks.pid)) for _ in range(3)]
+        self.assertEqual(len(set(found)), 3)
+        self.assertEqual(self.read_notes()[:3], found)
+
+    def test_log_level_comes_along(self):
+        logger = allcores.get_logger()
+        self.addCleanup(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL + 3)
+        pool = self.new_pool(1)
+        self.assertEqual(pool.apply(tasks.log_level), logging.CRITICAL + 3)
+
+    def test_context_argument(self):
+        pool = allcores.pool.Pool(1, context=self.context)
+        self.addCleanup(stop, pool)
+        self.assertTrue(pool.apply(tasks.whoami)[0].startswith(self.names[self.method]))
+
+    def test_set_start_method_is_obeyed(self):
+        before = multiprocessing.get_start_method(allow_none=True)
+        self.addCleanup(multiprocessing.set_start_method, before, force=True)
+        multiprocessing.set_start_method(self.method, force=True)
+        pool = allcores.Pool(1)
+        self.addCleanup(stop, pool)
+        self.assertTrue(pool.apply(tasks.whoami)[0].startswith(self.names[self.method]))
+
+
+class AfterFork(Case, unittest.TestCase):
+    """Hooks of multiprocessing.util run in forked workers."""
+
+    method = "fork"
+
+    def test_hooks_run_once_in_each_worker(self):
+        hook = tasks.Hook()
+        pool = self.new_pool(2, tasks.set_state, (hook,))
+        self.assertEqual(pool.apply(count_of_hook), 1)
+        self.assertEqual(hook.seen, 0)
+
+
+def count_of_hook():
+    return tasks.state[0].seen
+
+
+class CustomContexts(Case):
+    """Subclassed contexts and processes, as the recipes for nested pools have them."""
+
+    def check(self, pool):
+        self.addCleanup(stop, pool)
+        self.assertFalse(pool.apply(tasks.whoami)[2])
+        result = pool.map_async(functools.partial(tasks.nested_map, self.method), [5, 10], 1)
+        self.assertEqual(result.get(PATIENCE), [30, 285])
+        pool.close()
+        pool.join()
+
+    def test_context_without_daemons(self):
+        context = tasks.NO_DAEMON[self.method]()
+        pool = allcores.pool.Pool(2, context=context)
+        self.assertIsInstance(pool._pool[0], context.Process)
+        self.check(pool)
+
+    def test_pool_of_a_subclassed_context(self):
+        pool = tasks.NO_DAEMON[self.method]().Pool(2)
+        self.assertIsInstance(pool, allcores.pool.Pool)
+        self.check(pool)
+
+    def test_subclassed_pool(self):
+        before = multiprocessing.get_start_method(allow_none=True)
+        self.addCleanup(multiprocessing.set_start_method, before, force=True)
+        multiprocessing.set_start_method(self.method, force=True)
+        self.check(tasks.NestablePool(2))
+
+    def test_pool_with_a_process_of_its_own(self):
+        self.check(tasks.OldNestablePool(2, context=self.context))
+
+
+class Private(Case):
+    """What programs reach into: progress, process numbers, the pool's size."""
+
+    def test_pool_is_a_list_of_processes(self):
+        self.assertIsInstance(self.pool._pool, list)
+        self.assertEqual(len(self.pool._pool), 2)
+        self.assertTrue(all(isinstance(w, multiprocessing.process.BaseProcess)
+                            for w in self.pool._pool))
+        self.assertTrue(all(alive(w.pid) and w.exitcode is None for w in self.pool._pool))
+        self.assertIn(self.pool.apply(tasks.pid), pids(self.pool))
+
+    def test_pool_follows_replacements(self):
+        pool = self.new_pool(1, maxtasksperchild=1)
+        for _ in range(3):
+            before = pids(pool)
+            pool.apply(tasks.nothing)
+            self.wait_until(lambda: len(pool._pool) == 1 and pids(pool) != before, "a replacement")
+
+    def test_processes(self):
+        self.assertEqual(self.pool._processes, 2)
+
+    def test_state(self):
+        self.assertEqual((allcores.pool.RUN, allcores.pool.CLOSE, allcores.pool.TERMINATE),
+                         ("RUN", "CLOSE", "TERMINATE"))
+        pool = self.new_pool(1)
+        self.assertEqual(pool._state, "RUN")
+        pool.close()
+        self.assertEqual(pool._state, "CLOSE")
+        pool.terminate()
+        self.assertEqual(pool._state, "TERMINATE")
+
+    def test_cache_holds_what_is_unfinished(self):
+        pool, go = self.new_pool(2), self.path("go")
+        self.assertEqual(len(pool._cache), 0)
+        results = [pool.apply_async(tasks.wait_for, (go,)) for _ in range(3)]
+        results.append(pool.map_async(tasks.wait_for, [go] * 10))
+        found = pool.imap(tasks.wait_for, [go] * 5)
+        self.assertEqual(len(pool._cache), 5)
+        tasks.touch(go)
+        self.assertEqual(list(found), [None] * 5)
+        for result in results:
+            result.get(PATIENCE)
+        self.wait_until(lambda: not pool._cache, "an empty cache")
+
+    def test_chunks_left_of_a_map(self):
+        go = [self.path(f"go{i}") for i in range(10)]
+        result = self.pool.map_async(tasks.wait_for, go, chunksize=1)
+        self.assertIsInstance(result, allcores.pool.MapResult)
+        self.assertEqual((result._chunksize, result._number_left), (1, 10))
+        for path in go[:4]:
+            tasks.touch(path)
+        self.wait_until(lambda: result._number_left == 6, "the fourth chunk")
+        for path in go[4:]:
+            tasks.touch(path)
+        result.get(PATIENCE)
+        self.assertEqual(result._number_left, 0)
+
+    def test_chunks_of_three(self):
+        result = self.pool.map_async(tasks.square, range(10), chunksize=3)
+        self.assertEqual(result._chunksize, 3)
+        self.assertLessEqual(result._number_left, 4)
+        self.assertEqual(len(result.get(PATIENCE)), 10)
+        self.assertEqual(result._number_left, 0)
+
+    def test_default_chunks_still_make_a_progress_bar(self):
+        go = self.path("go")
+        result = self.pool.map_async(tasks.wait_for, [go] * 100)
+        self.assertGreaterEqual(result._chunksize, 1)
+        self.assertGreaterEqual(result._number_left * result._chunksize, 100)
+        tasks.touch(go)
+        result.get(PATIENCE)
+        self.assertEqual(result._number_left, 0)
+
+    def test_repopulate(self):
+        pool = self.new_pool(2)
+        before = pids(pool)
+        pool._repopulate_pool()
+        self.assertEqual(pids(pool), before)
+        self.assertEqual(pool.map(tasks.same, [1, 2]), [1, 2])
+
+    def test_grown_by_hand(self):
+        pool = self.new_pool(1)
+        pool._processes = 2
+        pool._repopulate_pool()
+        self.wait_until(lambda: len(pool._pool) == 2, "a second worker")
+        met = pool.map_async(functools.partial(tasks.meet, self.folder), [2, 2], 1).get(PATIENCE)
+        self.assertEqual(sorted(met), sorted(pids(pool)))
+
+    def test_names_in_the_module(self):
+        for name in ("Pool", "ThreadPool", "ApplyResult", "AsyncResult", "MapResult",
+                     "IMapIterator", "IMapUnorderedIterator", "MaybeEncodingError",
+                     "RemoteTraceback"):
+            self.assertTrue(hasattr(allcores.pool, name), name)
+        self.assertIs(allcores.pool.MaybeEncodingError, multiprocessing.pool.MaybeEncodingError)
+        self.assertIs(allcores.pool.RemoteTraceback, multiprocessing.pool.RemoteTraceback)
+        self.assertIsInstance(self.pool, allcores.pool.Pool)
+        self.assertIsInstance(self.pool.imap(tasks.same, [1]), allcores.pool.IMapIterator)
+
+
+class Programs(Case):
+    """Whole programs: functions of the main module, logging, the end of the interpreter."""
+
+    head = """
+import sys, time, logging
+import allcores as multiprocessing
+def square(x):
+    return x * x
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+"""
+
+    def run_main(self, body, *args):
+        text = self.head + "".join(f"    {line}\n" for line in body.strip().splitlines())
+        return run_script(self, text, self.method, *args)
+
+    def test_functions_of_the_main_module(self):
+        code, out, err = self.run_main("""
+with multiprocessing.Pool(2) as pool:
+    print(pool.map(square, range(5)), pool.apply(square, (7,)))
+""")
+        self.assertEqual((code, out, err), (0, "[0, 1, 4, 9, 16] 49\n", ""))
+
+    def test_logging_to_stderr(self):
+        code, out, err = self.run_main("""
+multiprocessing.log_to_stderr(logging.INFO)
+pool = multiprocessing.Pool(1)
+print(pool.apply(square, (7,)))
+pool.close()
+pool.join()
+""")
+        self.assertEqual((code, out), (0, "49\n"))
+        self.assertRegex(err, r"\[INFO/\w+PoolWorker-1\] child process calling self.run\(\)")
+        self.assertRegex(err, r"\[INFO/\w+PoolWorker-1\] process exiting with exitcode 0")
+
+    def test_end_of_the_program_ends_the_pool(self):
+        code, out, err = self.run_main("""
+pool = multiprocessing.Pool(2)
+result = pool.map_async(time.sleep, [100] * 10)
+pool.apply_async(square, (3,))
+print(*[worker.pid for worker in pool._pool])
+""")
+        self.assertEqual((code, err), (0, ""))
+        self.wait_gone(map(int, out.split()))
+
+    def test_end_of_the_program_with_a_closed_pool(self):
+        code, out, err = self.run_main("""
+pool = multiprocessing.Pool(2)
+result = pool.map_async(square, range(100))
+pool.close()
+pool.join()
+print(sum(result.get()))
+""")
+        self.assertEqual((code, out, err), (0, "328350\n", ""))
+
+    def test_uncaught_error_with_a_running_pool(self):
+        code, out, err = self.run_main("""
+pool = multiprocessing.Pool(2)
+print(*[worker.pid for worker in pool._pool], flush=True)
+pool.map_async(time.sleep, [100] * 10)
+int("x")
+""")
+        self.assertEqual(code, 1)
+        self.assertIn("ValueError: invalid literal", err)
+        self.wait_gone(map(int, out.split()))
+
+
+for_each_method(globals(), Workers, CustomContexts, Private, Programs)
+
+if __name__ == "__main__":
+    unittest.main()
