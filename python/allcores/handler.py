@@ -52,16 +52,6 @@ class Handler:
             self._maps.add(result)
             self._feed(result)
 
-    def maps(self) -> list[MapResult]:
-        """Maps that are not complete."""
-        with self._lock:
-            return list(self._maps)
-
-    def calls_of_maps(self) -> int:
-        """How many calls under way belong to maps."""
-        with self._lock:
-            return sum(isinstance(owner, MapResult) for owner in self._owners.values())
-
     def end(self) -> None:
         """Nothing more will be handed in."""
         if self._stream:
@@ -91,7 +81,7 @@ class Handler:
             try:
                 rows = stream.take(STARVED if self._is_starved() else None)
             except Exception:  # the pool takes no more, and nothing is under way
-                return
+                rows = None
             if rows is None:
                 return
             for row in rows:

@@ -55,6 +55,14 @@ class Source:
         else:
             self._start_thread()
 
+    def is_finished(self) -> bool:
+        """Whether all of it has been read and its results taken."""
+        return self._ended and self.stream.taken == self.stream.pushed
+
+    def calls_under_way(self) -> int:
+        """Calls that have been handed in and have not ended."""
+        return self.stream.pushed - self.stream.taken
+
     # ---- how far ahead ----
 
     def room(self) -> int:
@@ -91,16 +99,17 @@ class Source:
                 more = self.stream.feed(
                     self.function, self._iterator, self._star, self._chunk, room
                 )
-            except Exception as error:
+            except BaseException as error:
                 more = False
+                # In the caller's own thread it may be Ctrl-C: his.
+                if not isinstance(error, Exception) and self._thread is None:
+                    self._end()
+                    raise
                 self._fail(error)
-            except BaseException:  # Ctrl-C while the input was read: the caller's
-                self._end()
-                raise
             if not more:
                 self._end()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """The input's exception takes the place of an item."""
         try:
             self.stream.push_failure(error)
@@ -169,12 +178,9 @@ class IMapUnorderedIterator:
 
     def next(self, timeout: float | None = None) -> Any:
         """The next result, or its exception, raised. TimeoutError after timeout seconds."""
-        while True:
-            try:
-                ok, value = self._ready.popleft()
-                break
-            except IndexError:
-                self._take(timeout)
+        while not self._ready:
+            self._take(timeout)
+        ok, value = self._ready.popleft()
         source = self._source
         source.used += 1
         if not source.used & 15:

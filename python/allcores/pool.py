@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context, util
 from multiprocessing.process import BaseProcess
@@ -35,24 +36,30 @@ def __getattr__(name: str) -> Any:
 
 
 class _Unfinished(Mapping[int, object]):
-    """Pool._cache: how many jobs are unfinished, and the maps among them."""
+    """Pool._cache: how many jobs are unfinished; those that consist of many calls are in it."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, core: _core.Pool) -> None:
+        self._core = core
+        self._jobs: weakref.WeakSet[MapResult | Source] = weakref.WeakSet()
 
-    def _maps(self) -> dict[int, object]:
-        return dict(enumerate(self._pool._handler.maps()))
+    def add(self, job: MapResult | Source) -> None:
+        """A map, or the source of an imap."""
+        self._jobs.add(job)
+
+    def _unfinished(self) -> list[MapResult | Source]:
+        return [job for job in self._jobs if not job.is_finished()]
 
     def __getitem__(self, key: int) -> object:
-        return self._maps()[key]
+        return self._unfinished()[key]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._maps())
+        return iter(range(len(self._unfinished())))
 
     def __len__(self) -> int:
-        stat = self._pool._core.stat()
-        calls = stat["waiting"] + stat["running"] - self._pool._handler.calls_of_maps()
-        return max(calls, 0) + len(self._maps())
+        jobs = self._unfinished()
+        stat = self._core.stat()
+        single = stat["waiting"] + stat["running"] - sum(job.calls_under_way() for job in jobs)
+        return max(single, 0) + len(jobs)
 
 
 class Pool:
@@ -102,7 +109,7 @@ class Pool:
             raise self._crew.failure or error
         self._intake = Intake()
         self._handler = Handler(self._core, self._intake)
-        self._cache = _Unfinished(self)
+        self._cache = _Unfinished(self._core)
         self._terminate = util.Finalize(
             self,
             _end,
@@ -253,6 +260,7 @@ class Pool:
         if chunksize is not None:
             return run_given(self._core, func, items, star, chunksize)
         result = self._make_map(func, items, star, chunksize)
+        self._cache.add(result)
         self._intake.enter(result)
         try:
             result.run(self._core)
@@ -274,6 +282,7 @@ class Pool:
         _check_chunksize(chunksize)
         result = self._make_map(func, items, star, chunksize, callback, error_callback)
         if items:
+            self._cache.add(result)
             self._handler.map(result)
         return result
 
@@ -304,6 +313,7 @@ class Pool:
         source = Source(
             self._core, self._intake, self._processes, func, iterable, False, chunk
         )
+        self._cache.add(source)
         results = kind(self, source)
         if chunksize == 1:
             return results

@@ -160,7 +160,12 @@ class MapResult(SettledResult):
             items = self._next_items()
             if items is None:
                 return False
-            self._calls[push(self, self._items[items.start : items.stop])] = items
+            try:
+                index = push(self, self._items[items.start : items.stop])
+            except BaseException:
+                self._back.append(items)
+                raise
+            self._calls[index] = items
         return True
 
     def push_to(self, stream: _core.Stream, items: Sequence[Any]) -> int:
@@ -192,6 +197,14 @@ class MapResult(SettledResult):
     def is_complete(self) -> bool:
         """Whether each item's fate is known."""
         return self._unsettled == 0
+
+    def is_finished(self) -> bool:
+        """Whether it is ready."""
+        return self._event.is_set()
+
+    def calls_under_way(self) -> int:
+        """Calls that have been handed in and have not ended."""
+        return len(self._calls)
 
     def settle(self) -> None:
         """Once it is complete: run its callback, be ready."""
@@ -231,7 +244,10 @@ class MapResult(SettledResult):
         stream = core.stream()
         try:
             while not self.is_complete():
-                self.feed(lambda _, items: self.push_to(stream, items))
+                try:
+                    self.feed(lambda _, items: self.push_to(stream, items))
+                except Exception as error:  # the pool takes no more
+                    self.fail(error)
                 rows = stream.take(STARVED if self.is_starved() else None)
                 for row in rows or ():
                     self.arrived(*row)
