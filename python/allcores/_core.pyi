@@ -52,7 +52,14 @@ class Stream:
     def push_call(self, function: object, args: Any, kwds: Any, /) -> int: ...
     def push_failure(self, error: BaseException, /) -> int: ...
     def feed(
-        self, function: object, iterator: Iterator[Any], star: bool, chunk: int, most: int, /
+        self,
+        function: object,
+        iterator: Iterator[Any],
+        star: bool,
+        chunk: int,
+        most: int,
+        most_bytes: int = ...,
+        /,
     ) -> bool: ...
     def take(
         self, timeout: float | None = None, most: int = 256, /

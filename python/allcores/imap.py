@@ -11,13 +11,15 @@ from multiprocessing import TimeoutError
 from typing import Any
 
 from . import _core
+from .errors import TaskCancelled
 from .intake import Intake
 from .results import name_task
 
 # Inputs that never block: read by the thread that takes the results.
 PROMPT = (list, tuple, range, str, bytes, dict, set, frozenset)
 
-AHEAD_MOST = 1024  # items read ahead of what is used
+AHEAD_LEAST = 64  # items read ahead of what is used
+AHEAD_MOST = 1024
 AHEAD_SECONDS = 0.05  # that much work, at the rate at which results come
 AHEAD_BYTES = 16 << 20  # of arguments and results
 DISCARD = 256
@@ -39,21 +41,28 @@ class Source:
         self.stream = core.stream()
         self.function = function
         self.used = 0  # results that the reader has had
+        self.cut = False  # terminated before its end
         self._intake = intake
-        self._iterator = iter(iterable)
         self._star = star
         self._chunk = chunk
-        self._least = max(16, 4 * workers)
+        self._least = max(AHEAD_LEAST, 4 * workers)
         self._ahead = self._least
         self._lifted = self._dropped = self._ended = False
         self._reading = threading.Lock()
         self._room = threading.Condition()
         self._thread: threading.Thread | None = None
         intake.enter(self)
+        try:
+            self._iterator = iter(iterable)
+        except Exception as error:
+            self._fail(error)
+            self._end()
+            return
         if isinstance(iterable, PROMPT):
             self.read()
         else:
-            self._start_thread()
+            with self._room:
+                self._start_thread()
 
     def is_finished(self) -> bool:
         """Whether all of it has been read and its results taken."""
@@ -97,7 +106,7 @@ class Source:
             try:
                 room = self.room()
                 more = self.stream.feed(
-                    self.function, self._iterator, self._star, self._chunk, room
+                    self.function, self._iterator, self._star, self._chunk, room, AHEAD_BYTES
                 )
             except BaseException as error:
                 more = False
@@ -134,33 +143,48 @@ class Source:
     def drop(self) -> None:
         """The reader is gone: run to the end, results are nobody's."""
         with self._room:
-            self._dropped = True
-        self.lift()
+            self._lifted = self._dropped = True
+            self._room.notify()
+            if not self.is_finished() and self._thread is None:
+                self._start_thread()
 
     def stop(self) -> None:
         """The pool is terminated: read no more."""
         with self._room:
             if not self._ended:
+                self.cut = True
                 self._end()
             self._room.notify()
+
+    # ---- the thread, where there is one ----
 
     def _start_thread(self) -> None:
         self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._ended:
+        while True:
+            if not self._ended:
+                self.read()
             with self._room:
-                self._room.wait_for(lambda: self._ended or self._lifted or self.room() > 0)
-            self.read()
-            if self._dropped:
-                self._discard()
-
-    def _discard(self) -> None:
-        """Few at a time under way: nobody needs the results."""
-        while self.stream.pushed - self.stream.taken > (0 if self._ended else DISCARD):
-            if self.stream.take() is None:
+                self._room.wait_for(
+                    lambda: self._ended or self._lifted or self.room() > self._ahead // 2
+                )
+                if self._ended and not self._dropped:
+                    self._thread = None
+                    return
+            if self._dropped and not self._discard():
                 return
+
+    def _discard(self) -> bool:
+        """Few at a time under way: nobody needs the results. False: that was all."""
+        while self._ended or self.calls_under_way() > DISCARD:
+            try:
+                if self.stream.take() is None:
+                    return False
+            except Exception:  # the pool has been terminated
+                return False
+        return True
 
 
 class IMapUnorderedIterator:
@@ -206,6 +230,8 @@ class IMapUnorderedIterator:
             rows = source.stream.take(timeout)
             if rows is None:
                 self._pool = None
+                if source.cut:
+                    raise TaskCancelled("the pool was terminated before the input's end")
                 raise StopIteration
             if not rows:
                 raise TimeoutError

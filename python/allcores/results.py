@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import types
 from collections.abc import Callable, Sequence
 from multiprocessing import TimeoutError, util
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ STARVED = 0.001
 
 class AsyncResult(_core.Task):
     """The result of one call: decoded in the thread that first asks for it."""
+
+    __class_getitem__ = classmethod(types.GenericAlias)
 
 
 def name_task(error: object, function: object) -> None:

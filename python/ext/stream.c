@@ -259,14 +259,17 @@ static PyObject *stream_feed(PyObject *object, PyObject *args)
 	struct stream_object *self = (struct stream_object *)object;
 	PyObject *function, *iterator;
 	Py_ssize_t chunk, most;
+	uint64_t most_bytes = UINT64_MAX, before = self->pushed_bytes;
 	int star, r = 1;
 
-	if (!PyArg_ParseTuple(args, "OOpnn:feed", &function, &iterator, &star, &chunk, &most))
+	if (!PyArg_ParseTuple(args, "OOpnn|K:feed", &function, &iterator, &star, &chunk,
+			      &most, &most_bytes))
 		return NULL;
 	if (!PyIter_Check(iterator))
 		return PyErr_Format(PyExc_TypeError, "feed wants an iterator, not %R",
 				    Py_TYPE(iterator));
-	for (Py_ssize_t i = 0; i < most && r > 0; i++)
+	for (Py_ssize_t i = 0;
+	     i < most && r > 0 && self->pushed_bytes - before < most_bytes; i++)
 		r = feed_one(self, function, iterator, star, chunk);
 	return r < 0 ? NULL : PyBool_FromLong(r > 0);
 }
@@ -520,9 +523,9 @@ static PyMethodDef stream_methods[] = {
 	{ "push_failure", stream_push_failure, METH_O,
 	  "push_failure(exception) -> int\n\nIn the place of a call." },
 	{ "feed", stream_feed, METH_VARARGS,
-	  "feed(function, iterator, star, chunk, most) -> bool\n\n"
-	  "At most so many calls, one for each item (chunk 0) or for each list of chunk "
-	  "items. False: the iterator is at its end. Raises what it raises." },
+	  "feed(function, iterator, star, chunk, most, most_bytes) -> bool\n\n"
+	  "At most so many calls (of so many bytes), one for each item (chunk 0) or for "
+	  "each list of chunk items. False: the iterator is at its end. Raises what it raises." },
 	{ "take", stream_take, METH_VARARGS,
 	  "take(timeout=None, most=256) -> list of (index, ok, value, elapsed_ns), or None\n\n"
 	  "What has ended; waits for the first one. []: time is over. None: the stream "
