@@ -378,22 +378,44 @@ bool ac__books_condemn(struct ac_pool *pool, uint32_t slot)
 	return true;
 }
 
-uint32_t ac__books_take_back(struct ac_pool *pool, uint32_t slot, uint32_t *first)
+/* How many a cursor leaves to take back, from *from on. */
+static uint32_t count_left(const struct ac__slot *mine, uint64_t cursor, uint32_t least,
+			   uint32_t *from)
+{
+	uint32_t next = (uint32_t)cursor, end = cursor >> 32;
+
+	*from = AC__MAX(next, least);
+	return *from < end && end == mine->end ? end - *from : 0;
+}
+
+uint32_t ac__books_take_back(struct ac_pool *pool, uint32_t slot, uint32_t least,
+			     uint32_t *first)
 {
 	_Atomic uint64_t *cursor = &ac__books_task(pool, slot)->cursor;
 	uint64_t seen = atomic_load(cursor);
-	uint32_t next, end;
+	uint32_t from, n;
 
 	do {
-		next = (uint32_t)seen;
-		end = seen >> 32;
-		if (next >= end || end != pool->slots[slot].end)
+		n = count_left(&pool->slots[slot], seen, least, &from);
+		if (!n)
 			return 0;
-	} while (!atomic_compare_exchange_weak(cursor, &seen,
-					       (uint64_t)next << 32 | next));
-	pool->slots[slot].end = next;
-	*first = next;
-	return end - next;
+	} while (!atomic_compare_exchange_weak(
+		cursor, &seen, (uint64_t)from << 32 | (uint32_t)seen));
+	pool->slots[slot].end = from;
+	*first = from;
+	return n;
+}
+
+uint32_t ac__books_units_left(struct ac_pool *pool, uint32_t slot)
+{
+	const struct ac__task_shm *task = ac__books_task(pool, slot);
+	uint64_t word = atomic_load(&task->word);
+	uint32_t from;
+
+	if (ac__word_state(word) != AC__TASK_TAKEN ||
+	    ac__word_gen(word) != (pool->slots[slot].gen & AC__GEN_MASK))
+		return 0;
+	return count_left(&pool->slots[slot], atomic_load(&task->cursor), 1, &from);
 }
 
 /* ---- time limits ---- */

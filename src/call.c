@@ -27,6 +27,9 @@ int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t inde
 	call->result.id = 0;
 	call->result_len = 0;
 	call->text[0] = '\0';
+	call->divisible = task->flags & AC__TASK_UNITS;
+	call->claimed = 0;
+	call->pace.step = 0;
 	call->arg = task->data;
 	atomic_store_explicit(&row->task, task->number, memory_order_relaxed);
 	if (worker->board.trace_count || task->flags & AC__TASK_TIMED) {
@@ -143,6 +146,73 @@ int ac_call_fail(struct ac_call *call, const char *format, ...)
 	return AC_ETASK;
 }
 
+/* ---- claiming ---- */
+
+/* The next items, or units, for this worker alone: their number, from *first. The owner may
+ * take the rest back at any time by moving the end. */
+static uint32_t claim_items(struct ac__task_shm *task, uint32_t step, uint32_t *first)
+{
+	uint64_t seen = atomic_load_explicit(&task->cursor, memory_order_relaxed);
+	uint32_t next, end, n;
+
+	do {
+		next = (uint32_t)seen;
+		end = seen >> 32;
+		if (next >= end)
+			return 0;
+		n = AC__MIN(step, end - next);
+	} while (!atomic_compare_exchange_weak_explicit(
+		&task->cursor, &seen, (uint64_t)end << 32 | (next + n),
+		memory_order_acq_rel, memory_order_relaxed));
+	*first = next;
+	return n;
+}
+
+/* Items claimed at a time last about this long: claiming costs a hundredth, and
+ * what the owner can't take back is short. The clock is read once in so many steps. */
+#define STEP_NS 1000
+#define STEP_MOST 64
+#define STEPS_PER_CLOCK 16
+
+static void keep_pace(struct ac__pace *pace)
+{
+	int64_t now, took;
+
+	if (++pace->steps < STEPS_PER_CLOCK && pace->step > 1)
+		return;
+	now = ac__sys_now();
+	took = (now - pace->since) / pace->steps;
+	if (took < STEP_NS / 2)
+		pace->step = AC__MIN(pace->step * 2, STEP_MOST);
+	else if (took > STEP_NS * 2)
+		pace->step = AC__MAX(pace->step / 2, 1);
+	pace->steps = 0;
+	pace->since = now;
+}
+
+static uint32_t claim_units(struct ac_call *call)
+{
+	uint32_t first;
+
+	if (!call->divisible || call->worker->forked)
+		return 0;
+	if (call->pace.step)
+		keep_pace(&call->pace);
+	else
+		call->pace = (struct ac__pace){ .step = 1, .since = ac__sys_now() };
+	return claim_items(call->task, call->pace.step, &first);
+}
+
+int ac_call_next_unit(struct ac_call *call)
+{
+	if (!call->claimed)
+		call->claimed = claim_units(call);
+	if (!call->claimed)
+		return 0;
+	call->claimed--;
+	return 1;
+}
+
 /* ---- running ---- */
 
 /* A chunk's items as its worker sees them. */
@@ -171,54 +241,6 @@ static int open_chunk(const struct ac_call *call, struct chunk *chunk)
 			return -ENOMEM;
 	}
 	return 0;
-}
-
-/* The next items for this worker alone: their number, from *first. The owner may
- * take the rest back at any time by moving the end. */
-static uint32_t claim_items(struct ac__task_shm *task, uint32_t step, uint32_t *first)
-{
-	uint64_t seen = atomic_load_explicit(&task->cursor, memory_order_relaxed);
-	uint32_t next, end, n;
-
-	do {
-		next = (uint32_t)seen;
-		end = seen >> 32;
-		if (next >= end)
-			return 0;
-		n = AC__MIN(step, end - next);
-	} while (!atomic_compare_exchange_weak_explicit(
-		&task->cursor, &seen, (uint64_t)end << 32 | (next + n),
-		memory_order_acq_rel, memory_order_relaxed));
-	*first = next;
-	return n;
-}
-
-/* Items claimed at a time last about this long: claiming costs a hundredth, and
- * what the owner can't take back is short. The clock is read once in so many steps. */
-#define STEP_NS 1000
-#define STEP_MOST 64
-#define STEPS_PER_CLOCK 16
-
-/* The pace: how many items to claim at a time, from how long the last ones took. */
-struct pace {
-	uint32_t step, steps;
-	int64_t since;
-};
-
-static void keep_pace(struct pace *pace)
-{
-	int64_t now, took;
-
-	if (++pace->steps < STEPS_PER_CLOCK && pace->step > 1)
-		return;
-	now = ac__sys_now();
-	took = (now - pace->since) / pace->steps;
-	if (took < STEP_NS / 2)
-		pace->step = AC__MIN(pace->step * 2, STEP_MOST);
-	else if (took > STEP_NS * 2)
-		pace->step = AC__MAX(pace->step / 2, 1);
-	pace->steps = 0;
-	pace->since = now;
 }
 
 static int run_items(const struct chunk *chunk, struct ac__task_shm *task,
@@ -251,7 +273,7 @@ static int run_chunk(struct ac_call *call)
 	struct ac_worker *worker = call->worker;
 	uint32_t most = worker->board.shm->recycle ? worker->left : UINT32_MAX;
 	uint32_t done = 0, first, n;
-	struct pace pace = { .step = AC__MAX(task->step, 1) };
+	struct ac__pace pace = { .step = AC__MAX(task->step, 1) };
 	struct chunk chunk;
 	int64_t start;
 	int value = open_chunk(call, &chunk);

@@ -142,15 +142,16 @@ static int open_template(struct ac_pool *pool)
 	return r;
 }
 
-/* Both: the process may end, and it may leave its seat and live on. Without pidfds
- * the end of its socket tells as much. */
+/* Both: the process may end, and it may leave its seat and live on. Without pidfds, or
+ * a pid, the end of its socket tells as much. */
 static void watch_adopted(struct ac_pool *pool, unsigned seat)
 {
 	struct ac__member *member = &pool->crew[seat];
 	int r, s = 0;
 
 	ac__forkguard_lock();
-	member->pidfd = ac__sys_pidfd(member->pid);
+	if (member->pid)
+		member->pidfd = ac__sys_pidfd(member->pid);
 	ac__forkguard_unlock();
 	r = ac__sys_epoll_add(pool->epoll, member->door.owner_end, tag_of(seat), true);
 	if (member->pidfd >= 0)
@@ -173,8 +174,8 @@ static int start_adopted(struct ac_pool *pool, unsigned seat, int process_end)
 	pid = pool->start(pool->start_arg, seat - 1, process_end);
 	ac__pool_lock(pool);
 	member->in_start = false;
-	if (pid <= 0)
-		return pid < 0 ? pid : -EINVAL;
+	if (pid < 0)
+		return pid;
 	member->pid = pid;
 	watch_adopted(pool, seat);
 	if ((pool->terminated || member->doomed))
@@ -302,7 +303,7 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 	was_ready = member->state == AC__MEMBER_PRESENT;
 	ending->seat = seat;
 	if (!ending->pid)
-		ending->pid = member->pid;
+		ending->pid = member->pid ? member->pid : arena->seats[seat].pid;
 	ac__books_collect(pool);				/* 1 */
 	held = ac__books_bury(pool, seat, ending);		/* 2 */
 	ac__block_reclaim(arena, seat);				/* 3 */

@@ -353,7 +353,7 @@ static void stop_map(struct map *map)
 
 		if (!mine->published || mine->job != &map->job)
 			continue;
-		n = ac__books_take_back(pool, slot, &first);
+		n = ac__books_take_back(pool, slot, 0, &first);
 		note_failed(map, mine->first + first, n, &stopped);
 	}
 	cancel_unpublished(map, &stopped);
@@ -485,7 +485,7 @@ static bool take_back(struct map *map)
 
 		if (!mine->published || mine->job != &map->job)
 			continue;
-		n = ac__books_take_back(pool, slot, &first);
+		n = ac__books_take_back(pool, slot, 0, &first);
 		put_back(map, mine->first + first, n);
 		any |= n > 0;
 	}

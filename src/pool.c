@@ -226,6 +226,7 @@ int ac_pool_shut(struct ac_pool *pool)
 		return AC_EFORK;
 	ac__pool_lock(pool);
 	pool->shut = true;
+	ac__wait_wake_finished(pool); /* who waits for what may yet be pushed */
 	ac__pool_unlock(pool);
 	return 0;
 }

@@ -71,7 +71,8 @@ struct ac__slot {
 	struct ac__bound *bound;
 	int64_t timeout_ns;	/* 0: none */
 	uint64_t first;		/* of a map's chunk: its first item, how many, */
-	uint32_t count, end;	/* and where it ends now that the rest was taken back */
+	uint32_t count, end;	/* and where it (or a divisible call) ends now that the
+				 * rest was taken back */
 };
 
 enum ac__member_state {
@@ -86,7 +87,7 @@ struct ac__member {
 	struct ac__door door;	/* the owner's end is the lifeline */
 	int64_t left_at;	/* adopted: its end is closed, the process may live on; 0: no */
 	int pidfd;		/* adopted, where there are pidfds; else -1 */
-	pid_t pid;		/* adopted */
+	pid_t pid;		/* adopted; 0: not known */
 	bool doomed;		/* killed by us */
 	bool orphaned;		/* the template was lost while it was starting */
 	bool in_start;		/* the user's start is at it, without the lock */
@@ -214,8 +215,13 @@ bool ac__books_withdraw(struct ac_pool *pool, uint32_t slot);
 /* A piece that runs is condemned, and its worker killed; the slot is set aside until
  * the worker is gone. False: it has just ended, or is not running. */
 bool ac__books_condemn(struct ac_pool *pool, uint32_t slot);
-/* Take back a chunk's items that nobody has begun: how many, from *first (in the chunk). */
-uint32_t ac__books_take_back(struct ac_pool *pool, uint32_t slot, uint32_t *first);
+/* Take back a chunk's items that nobody has begun, or a call's units, but for the first
+ * least: how many, from *first (in the chunk). */
+uint32_t ac__books_take_back(struct ac_pool *pool, uint32_t slot, uint32_t least,
+			     uint32_t *first);
+/* How many of a call's units could be taken back from the worker that is at it,
+ * which keeps one at least. */
+uint32_t ac__books_units_left(struct ac_pool *pool, uint32_t slot);
 /* Stop what is over its limit. The next time to look. */
 int64_t ac__books_check_limits(struct ac_pool *pool, int64_t now);
 /* The words against the books, and every READY task in the ring. */

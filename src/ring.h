@@ -71,6 +71,7 @@ enum ac__task_kind {
 #define AC__TASK_TIMED 1u	 /* write down when it starts */
 #define AC__TASK_ARG_BLOCK 2u	 /* the argument lies in arg_block */
 #define AC__TASK_RESULT_BLOCK 4u /* the result lies in result_block */
+#define AC__TASK_UNITS 8u	 /* a call that can be divided: its cursor counts */
 
 #define AC__INLINE 208
 
@@ -90,8 +91,8 @@ struct ac__task_shm {
 	/* The argument, then the result; or a chunk's items and results. */
 	unsigned char data[AC__INLINE] AC__ALIGNED(16);
 
-	/* Of chunks, and of what does not fit above. */
-	_Atomic uint64_t cursor AC__ALIGNED(AC__LINE); /* of items: next | end << 32 */
+	/* Of chunks and divisible calls, and of what does not fit above. */
+	_Atomic uint64_t cursor AC__ALIGNED(AC__LINE); /* of items or units: next | end << 32 */
 	_Atomic uint32_t current;	/* items that have ended: it runs this one */
 	uint32_t step;			/* items to claim at a time at first */
 	uint32_t arg_block;		/* ids */

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A stream: single calls made from a source as results are taken, so many
- * ahead and no more. What has ended waits in a list; in order, it is taken from a
- * ring in which each call has its place.
+ * ahead and no more; or made by pushing, as many as are pushed.
+ *
+ * In order, each call has its place in a ring. As they come, a call is in one of two
+ * lists: under way, from which it leaves in any order, and ended. A list does not
+ * care how far indexes lie apart: a fed stream has no bound.
+ *
+ * Who reads a source is one thread, and it alone knows of reading ahead. All else that
+ * changes does so under the pool's lock.
  */
 #include "task.h"
 
@@ -14,6 +20,10 @@
 #define AHEAD_MOST (UINT64_C(1) << 30)
 #define AHEAD_BYTES (UINT64_C(64) << 20)
 
+struct list {
+	struct ac_task *first, **last;
+};
+
 struct ac_stream {
 	struct ac_pool *pool;
 	ac_call_fn *fn;
@@ -24,8 +34,42 @@ struct ac_stream {
 	uint64_t bytes;		/* arguments under way */
 	struct ac_task **places; /* ordered: by index modulo room */
 	uint64_t room;
-	struct ac_task *first_ended, **last_ended; /* unordered */
+	struct list under_way, ended; /* unordered */
 };
+
+static bool is_unordered(const struct ac_stream *stream)
+{
+	return stream->opts.flags & AC_STREAM_UNORDERED;
+}
+
+static bool is_fed(const struct ac_stream *stream)
+{
+	return !stream->opts.source;
+}
+
+static bool is_forked(const struct ac_stream *stream)
+{
+	return atomic_load_explicit(&stream->pool->forked, memory_order_relaxed);
+}
+
+/* ---- lists ---- */
+
+static void list_add(struct list *list, struct ac_task *task)
+{
+	task->next_in_stream = NULL;
+	task->at_in_stream = list->last;
+	*list->last = task;
+	list->last = &task->next_in_stream;
+}
+
+static void list_remove(struct list *list, struct ac_task *task)
+{
+	*task->at_in_stream = task->next_in_stream;
+	if (task->next_in_stream)
+		task->next_in_stream->at_in_stream = task->at_in_stream;
+	else
+		list->last = task->at_in_stream;
+}
 
 /* ---- tasks that end ---- */
 
@@ -33,9 +77,8 @@ static void note_ended(void *arg, struct ac_task *task)
 {
 	struct ac_stream *stream = arg;
 
-	task->next_ended = NULL;
-	*stream->last_ended = task;
-	stream->last_ended = &task->next_ended;
+	list_remove(&stream->under_way, task);
+	list_add(&stream->ended, task);
 }
 
 static bool is_ended(struct ac_task *task)
@@ -43,31 +86,72 @@ static bool is_ended(struct ac_task *task)
 	return atomic_load_explicit(&task->ended, memory_order_acquire) != 0;
 }
 
+static struct ac_task **next_place(struct ac_stream *stream)
+{
+	return &stream->places[stream->taken % stream->room];
+}
+
 static bool has_next(void *arg)
 {
 	struct ac_stream *stream = arg;
 
-	if (stream->opts.flags & AC_STREAM_UNORDERED)
-		return stream->first_ended != NULL;
-	return is_ended(stream->places[stream->taken % stream->room]);
+	return is_unordered(stream) ? stream->ended.first != NULL :
+				      is_ended(*next_place(stream));
 }
 
 static struct ac_task *take_next(struct ac_stream *stream)
 {
-	struct ac_task **place = &stream->places[stream->taken % stream->room];
-	struct ac_task *task = *place;
+	struct ac_task *task;
 
-	if (stream->opts.flags & AC_STREAM_UNORDERED) {
-		task = stream->first_ended;
-		stream->first_ended = task->next_ended;
-		if (!stream->first_ended)
-			stream->last_ended = &stream->first_ended;
-		place = &stream->places[task->index % stream->room];
+	if (is_unordered(stream)) {
+		task = stream->ended.first;
+		list_remove(&stream->ended, task);
+	} else {
+		task = *next_place(stream);
+		*next_place(stream) = NULL;
 	}
-	*place = NULL;
 	stream->taken++;
 	stream->bytes -= task->arg_len;
 	return task;
+}
+
+/* ---- handing in ---- */
+
+static void add_task(struct ac_stream *stream, struct ac_task *task)
+{
+	task->index = stream->read++;
+	if (is_unordered(stream))
+		list_add(&stream->under_way, task);
+	else
+		stream->places[task->index % stream->room] = task;
+	stream->bytes += task->arg_len;
+}
+
+static struct ac_task *make_task(struct ac_stream *stream, const void *arg, size_t len)
+{
+	struct ac_task *task = ac__task_make(stream->pool, stream->fn, arg, len);
+
+	if (!task)
+		return NULL;
+	task->retries = stream->opts.retries;
+	if (is_unordered(stream)) {
+		task->ended_hook = note_ended;
+		task->hook_arg = stream;
+	}
+	return task;
+}
+
+static int submit_task(struct ac_stream *stream, struct ac_task *task)
+{
+	int r = ac__task_admit(stream->pool);
+
+	if (r == 0 && is_fed(stream) && stream->at_end)
+		r = AC_ECLOSED;
+	if (r == 0)
+		r = ac__task_submit(task);
+	if (r == 0)
+		add_task(stream, task);
+	return r;
 }
 
 /* ---- reading ahead ---- */
@@ -83,42 +167,22 @@ static bool wants_more(const struct ac_stream *stream)
 
 static int submit_one(struct ac_stream *stream, const void *arg, size_t len)
 {
-	struct ac_task *task = ac__task_make(stream->pool, stream->fn, arg, len);
+	struct ac_task *task = make_task(stream, arg, len);
 	int r;
 
 	if (!task)
 		return -ENOMEM;
-	task->index = stream->read;
-	task->retries = stream->opts.retries;
-	if (stream->opts.flags & AC_STREAM_UNORDERED) {
-		task->ended_hook = note_ended;
-		task->hook_arg = stream;
-	}
 	ac__pool_lock(stream->pool);
-	r = ac__pool_accepts(stream->pool);
-	if (r == 0)
-		r = ac__task_submit(task);
+	r = submit_task(stream, task);
 	ac__pool_unlock(stream->pool);
-	if (r < 0) {
+	if (r < 0)
 		ac__task_destroy(task);
-		return r;
-	}
-	stream->places[stream->read % stream->room] = task;
-	stream->read++;
-	stream->bytes += len;
-	return 0;
-}
-
-/* Where an unordered stream's calls end out of order their places must not meet: a
- * place is free before it is used again, or reading waits. */
-static bool has_place(const struct ac_stream *stream)
-{
-	return !stream->places[stream->read % stream->room];
+	return r;
 }
 
 static void read_ahead(struct ac_stream *stream)
 {
-	while (wants_more(stream) && has_place(stream)) {
+	while (wants_more(stream)) {
 		const void *arg = NULL;
 		size_t len = 0;
 		int r = stream->opts.source(stream->opts.source_arg, &arg, &len);
@@ -143,14 +207,24 @@ static int take_opts(struct ac_stream *stream, const struct ac_stream_opts *user
 
 	if (r < 0)
 		return r;
-	if (!opts->source || opts->flags & ~AC_STREAM_UNORDERED ||
-	    opts->ahead > AHEAD_MOST)
+	if (opts->flags & ~AC_STREAM_UNORDERED || opts->ahead > AHEAD_MOST)
 		return -EINVAL;
+	if (!opts->source)
+		return !opts->flags || opts->ahead || opts->ahead_bytes ? -EINVAL : 0;
 	if (!opts->ahead)
 		opts->ahead = AC__MAX(AHEAD_LEAST, 4 * stream->pool->workers);
 	if (!opts->ahead_bytes)
 		opts->ahead_bytes = AHEAD_BYTES;
 	return 0;
+}
+
+static int make_places(struct ac_stream *stream)
+{
+	if (is_unordered(stream))
+		return 0;
+	stream->room = ac__power_of_two(stream->opts.ahead);
+	stream->places = ac__sys_calloc(stream->room, sizeof *stream->places);
+	return stream->places ? 0 : -ENOMEM;
 }
 
 int ac_stream_open(struct ac_stream **out, struct ac_pool *pool, ac_call_fn *fn,
@@ -168,13 +242,11 @@ int ac_stream_open(struct ac_stream **out, struct ac_pool *pool, ac_call_fn *fn,
 		return -ENOMEM;
 	stream->pool = pool;
 	stream->fn = fn;
-	stream->last_ended = &stream->first_ended;
+	stream->under_way.last = &stream->under_way.first;
+	stream->ended.last = &stream->ended.first;
 	r = take_opts(stream, opts);
-	if (r < 0)
-		goto err_stream;
-	stream->room = ac__power_of_two(stream->opts.ahead);
-	stream->places = ac__sys_calloc(stream->room, sizeof *stream->places);
-	r = stream->places ? 0 : -ENOMEM;
+	if (r == 0)
+		r = make_places(stream);
 	if (r < 0)
 		goto err_stream;
 	ac__pool_lock(pool);
@@ -191,16 +263,11 @@ err_stream:
 	return r;
 }
 
-int ac_stream_next(struct ac_stream *stream, struct ac_task **task, int64_t timeout_ns)
+static int next_of_source(struct ac_stream *stream, struct ac_task **task,
+			  int64_t deadline)
 {
-	int64_t deadline;
 	int r;
 
-	if (!stream || !task)
-		return -EINVAL;
-	if (atomic_load_explicit(&stream->pool->forked, memory_order_relaxed))
-		return AC_EFORK;
-	deadline = ac__sys_deadline(timeout_ns);
 	read_ahead(stream);
 	if (stream->taken == stream->read) {
 		r = stream->error;
@@ -215,28 +282,177 @@ int ac_stream_next(struct ac_stream *stream, struct ac_task **task, int64_t time
 	return r < 0 ? r : 1;
 }
 
+/* ---- feeding ---- */
+
+/* 0: somebody may push; else why not. */
+static int has_no_more(struct ac_stream *stream)
+{
+	if (stream->taken != stream->read)
+		return 0;
+	return stream->at_end ? 1 : ac__pool_accepts(stream->pool);
+}
+
+static bool fed_has_news(void *arg)
+{
+	return has_next(arg) || has_no_more(arg) != 0;
+}
+
+static int next_of_fed(struct ac_stream *stream, struct ac_task **task, int64_t deadline)
+{
+	int r;
+
+	ac__pool_lock(stream->pool);
+	r = ac__wait(stream->pool, fed_has_news, stream, deadline);
+	if (r == 0 && has_next(stream)) {
+		*task = take_next(stream);
+		r = 1;
+	} else if (r == 0) {
+		r = AC__MIN(has_no_more(stream), 0);
+	}
+	ac__pool_unlock(stream->pool);
+	return r;
+}
+
+static int check_fed(const struct ac_stream *stream)
+{
+	if (!stream || !is_fed(stream))
+		return -EINVAL;
+	return is_forked(stream) ? AC_EFORK : 0;
+}
+
+int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
+		   uint32_t units, uint64_t *index)
+{
+	struct ac_task *task;
+	int r = !arg && len ? -EINVAL : check_fed(stream);
+
+	if (r < 0)
+		return r;
+	task = make_task(stream, arg, len);
+	if (!task)
+		return -ENOMEM;
+	task->units = units;
+	ac__pool_lock(stream->pool);
+	r = submit_task(stream, task);
+	if (r == 0) {
+		if (index)
+			*index = task->index;
+		ac__task_see_to(task);
+	}
+	ac__pool_unlock(stream->pool);
+	if (r < 0)
+		ac__task_destroy(task);
+	return r;
+}
+
+int ac_stream_end(struct ac_stream *stream)
+{
+	int r = check_fed(stream);
+
+	if (r < 0)
+		return r;
+	ac__pool_lock(stream->pool);
+	stream->at_end = true;
+	ac__wait_wake_finished(stream->pool);
+	ac__pool_unlock(stream->pool);
+	return 0;
+}
+
+/* The call with the most to give. */
+static struct ac_task *find_divisible(struct ac_stream *stream)
+{
+	struct ac_pool *pool = stream->pool;
+	struct ac_task *best = NULL;
+	uint32_t seen = 0, most = 0, left;
+
+	for (uint32_t slot = 0; seen < pool->published && slot < pool->board.task_count;
+	     slot++) {
+		struct ac_task *task = ac__task_divisible(pool, slot, &left);
+
+		seen += pool->slots[slot].published;
+		if (!task || task->hook_arg != stream || left <= most)
+			continue;
+		best = task;
+		most = left;
+	}
+	return best;
+}
+
+int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, uint32_t *kept)
+{
+	int r = !index || !kept ? -EINVAL : check_fed(stream);
+	struct ac_task *task;
+
+	if (r < 0)
+		return r;
+	ac__pool_lock(stream->pool);
+	/* Its worker may have begun the rest meanwhile: then the next best. */
+	for (unsigned i = 0; r == 0 && i <= stream->pool->workers; i++) {
+		task = find_divisible(stream);
+		if (!task)
+			break;
+		r = ac__books_take_back(stream->pool, task->slot, 1, kept) > 0;
+		if (r == 0)
+			continue;
+		task->units = *kept;
+		*index = task->index;
+	}
+	ac__pool_unlock(stream->pool);
+	return r;
+}
+
+/* ---- taking and leaving ---- */
+
+int ac_stream_next(struct ac_stream *stream, struct ac_task **task, int64_t timeout_ns)
+{
+	int64_t deadline;
+
+	if (!stream || !task)
+		return -EINVAL;
+	if (is_forked(stream))
+		return AC_EFORK;
+	deadline = ac__sys_deadline(timeout_ns);
+	return is_fed(stream) ? next_of_fed(stream, task, deadline) :
+				next_of_source(stream, task, deadline);
+}
+
+static void drop_task(struct ac_task *task)
+{
+	if (!is_ended(task))
+		ac__task_cancel(task, 0);
+	ac__task_abandon(task);
+}
+
+static void drop_list(const struct list *list)
+{
+	struct ac_task *task = list->first, *next;
+
+	for (; task; task = next) {
+		next = task->next_in_stream;
+		drop_task(task);
+	}
+}
+
 static void drop_all(struct ac_stream *stream)
 {
-	/* Cancelling one may end others: none may come back to the stream. */
+	/* Cancelling one may end others: none may come back to the stream, nor what runs on
+	 * be taken for another's that will lie where this one did. */
+	for (struct ac_task *t = stream->under_way.first; t; t = t->next_in_stream) {
+		t->ended_hook = NULL;
+		t->hook_arg = NULL;
+	}
+	drop_list(&stream->under_way);
+	drop_list(&stream->ended);
 	for (uint64_t i = 0; i < stream->room; i++)
 		if (stream->places[i])
-			stream->places[i]->ended_hook = NULL;
-	for (uint64_t i = 0; i < stream->room; i++) {
-		struct ac_task *task = stream->places[i];
-
-		if (!task)
-			continue;
-		if (!is_ended(task))
-			ac__task_cancel(task, 0);
-		ac__task_abandon(task);
-	}
+			drop_task(stream->places[i]);
 }
 
 void ac_stream_close(struct ac_stream *stream)
 {
 	if (!stream)
 		return;
-	if (!atomic_load_explicit(&stream->pool->forked, memory_order_relaxed)) {
+	if (!is_forked(stream)) {
 		ac__pool_lock(stream->pool);
 		drop_all(stream);
 		ac__wait_advance(stream->pool);

@@ -182,6 +182,19 @@ static int take_result(struct ac_pool *pool, struct ac_task *task, uint32_t slot
 
 /* ---- a job of one piece ---- */
 
+/* The worker claims units from the cursor, the owner takes back by moving its end. */
+static void write_units(struct ac_pool *pool, struct ac_task *task, uint32_t slot)
+{
+	struct ac__task_shm *row = ac__books_task(pool, slot);
+
+	if (!task->units)
+		return;
+	row->flags |= AC__TASK_UNITS;
+	pool->slots[slot].end = task->units;
+	atomic_store_explicit(&row->cursor, (uint64_t)task->units << 32,
+			      memory_order_relaxed);
+}
+
 /* Into the slot, or -ENOMEM: no room for the argument. */
 static int write_task(struct ac_pool *pool, struct ac_task *task, uint32_t slot)
 {
@@ -194,6 +207,7 @@ static int write_task(struct ac_pool *pool, struct ac_task *task, uint32_t slot)
 		memcpy(room, task->arg, task->arg_len);
 	row->kind = AC__KIND_CALL;
 	row->fn = (uintptr_t)task->fn;
+	write_units(pool, task, slot);
 	task->slot = slot;
 	task->published = true;
 	if (task->timeout_ns) {
@@ -240,6 +254,7 @@ static void rewrite_task(struct ac_pool *pool, struct ac_task *task, uint32_t sl
 	row->flags = pool->slots[slot].arg_block ? AC__TASK_ARG_BLOCK : 0;
 	if (!pool->slots[slot].arg_block && task->arg_len)
 		memcpy(row->data, task->copy, task->arg_len);
+	write_units(pool, task, slot);
 }
 
 static bool settle_task(struct ac_pool *pool, struct ac__job *job, uint32_t slot,
@@ -317,6 +332,16 @@ static int publish_now(struct ac_pool *pool, struct ac_task *task, uint32_t slot
 	return pool->published ? queue_task(pool, task) : r;
 }
 
+int ac__task_admit(struct ac_pool *pool)
+{
+	int r = ac__pool_accepts(pool);
+
+	if (r < 0 || (pool->free_count && !pool->first_job))
+		return r;
+	ac__wait_advance(pool);
+	return ac__pool_accepts(pool); /* it may have broken */
+}
+
 int ac__task_submit(struct ac_task *task)
 {
 	struct ac_pool *pool = task->pool;
@@ -325,18 +350,24 @@ int ac__task_submit(struct ac_task *task)
 
 	if (r < 0)
 		return r;
-	if (!pool->free_count || pool->first_job) {
-		ac__wait_advance(pool);
-		r = ac__pool_accepts(pool); /* it may have broken */
-		if (r < 0)
-			return r;
-	}
 	slot = pool->first_job ? -1 : ac__books_take_slot(pool);
 	r = slot < 0 ? queue_task(pool, task) :
 		       publish_now(pool, task, (uint32_t)slot);
 	if (r == 0)
 		pool->submitted++;
 	return r;
+}
+
+void ac__task_see_to(struct ac_task *task)
+{
+	struct ac_pool *pool = task->pool;
+
+	if (!pool->helper)
+		ac__helper_need(pool);
+	/* Who sleeps without a thought of an audit: now there is something to audit. */
+	if (task->done || task->timeout_ns || pool->first_job || pool->timer >= 0 ||
+	    (pool->collecting && pool->audit_at == INT64_MAX))
+		ac__wait_changed(pool);
 }
 
 static int take_opts(struct ac_task *task, const struct ac_submit_opts *user)
@@ -372,18 +403,14 @@ int ac_pool_submit(struct ac_pool *pool, struct ac_task **out, ac_call_fn *fn,
 	if (r < 0)
 		goto err_task;
 	ac__pool_lock(pool);
-	r = ac__pool_accepts(pool);
+	r = ac__task_admit(pool);
 	if (r == 0)
 		r = ac__task_submit(task);
 	if (r == 0) {
 		pool->callbacks += task->done != NULL;
 		if (out)
 			*out = task;
-		if (!pool->helper)
-			ac__helper_need(pool);
-		if (task->done || task->timeout_ns || pool->first_job ||
-		    pool->timer >= 0)
-			ac__wait_changed(pool);
+		ac__task_see_to(task);
 	}
 	ac__pool_unlock(pool);
 	if (r == 0)
@@ -541,6 +568,22 @@ int ac_task_cancel(struct ac_task *task, int kill)
 	return r;
 }
 
+/* ---- dividing ---- */
+
+struct ac_task *ac__task_divisible(struct ac_pool *pool, uint32_t slot, uint32_t *left)
+{
+	const struct ac__slot *mine = &pool->slots[slot];
+	struct ac_task *task;
+
+	if (!mine->published || !mine->job || mine->job->ops != &task_ops)
+		return NULL;
+	task = AC__CONTAINER(mine->job, struct ac_task, job);
+	if (task->units < 2)
+		return NULL;
+	*left = ac__books_units_left(pool, slot);
+	return *left ? task : NULL;
+}
+
 /* ---- submit and wait ---- */
 
 static void copy_result(const struct ac_task *task, void *result, size_t *len)
@@ -568,7 +611,7 @@ int ac_pool_call(struct ac_pool *pool, ac_call_fn *fn, const void *arg,
 	if (!task)
 		return -ENOMEM;
 	ac__pool_lock(pool);
-	r = ac__pool_accepts(pool);
+	r = ac__task_admit(pool);
 	if (r < 0 && outcome && pool->failure.status)
 		ac__outcome_fill(outcome, &pool->failure, 0);
 	if (r == 0)

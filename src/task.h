@@ -25,6 +25,7 @@ struct ac_task {
 	unsigned retries;
 	uint32_t slot;		/* while published */
 	bool published;
+	uint32_t units;		/* divisible into so many, now; 0: not */
 	uint64_t index;		/* its place in a stream */
 
 	void (*done)(void *done_arg, struct ac_task *task);
@@ -33,7 +34,7 @@ struct ac_task {
 	/* A stream's: called under the lock when the task has ended. */
 	void (*ended_hook)(void *hook_arg, struct ac_task *task);
 	void *hook_arg;
-	struct ac_task *next_ended;
+	struct ac_task *next_in_stream, **at_in_stream;
 
 	void *result;		/* small, the heap's, or a block's */
 	size_t result_len;
@@ -48,9 +49,18 @@ struct ac_task {
 void ac__task_release(struct ac_task *task);
 /* The user is, or who stands for him. Under the lock. */
 void ac__task_abandon(struct ac_task *task);
-/* A task that is written: into a slot, or into the queue with a copy of its argument.
- * Under the lock. */
+/* May a task be handed in? 0, or why not. Under the lock, which it may give up: what else
+ * the answer depends on is looked at after it. */
+int ac__task_admit(struct ac_pool *pool);
+/* A task that is written and was admitted: into a slot, or into the queue with a copy of
+ * its argument. Under the lock. */
 int ac__task_submit(struct ac_task *task);
+/* It is handed in, and its caller goes away: see to it that somebody does what it needs.
+ * Under the lock. */
+void ac__task_see_to(struct ac_task *task);
+/* The single call in slot that a worker is at and that has more than one unit, some of
+ * them not begun; NULL. *left: how many. Under the lock. */
+struct ac_task *ac__task_divisible(struct ac_pool *pool, uint32_t slot, uint32_t *left);
 /* Make one for a call of fn. NULL: no memory. */
 struct ac_task *ac__task_make(struct ac_pool *pool, ac_call_fn *fn,
 			      const void *arg, size_t len);

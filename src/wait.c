@@ -103,6 +103,16 @@ void ac__wait_advance(struct ac_pool *pool)
 	ac__wait_wake_finished(pool);
 }
 
+/* Nothing is out. One audit is left standing, so that who hands work in now and then need
+ * not wake the one who sleeps for the sake of the next; after it none is. */
+static int64_t leave_audit(struct ac_pool *pool)
+{
+	if (pool->audit_at != INT64_MAX &&
+	    (pool->timer >= 0 || pool->audit_at <= ac__sys_now()))
+		pool->audit_at = INT64_MAX;
+	return pool->audit_at;
+}
+
 /*
  * A sleep with work outstanding is bounded: whatever was spoilt is found then.
  * What was due is done here, a burial perhaps, so others may have what they wait for
@@ -113,9 +123,8 @@ static int64_t next_time(struct ac_pool *pool)
 	int64_t next = check_times(pool), now;
 
 	if (!pool->published) {
-		pool->audit_at = INT64_MAX;
 		ac__wait_wake_finished(pool);
-		return next;
+		return AC__MIN(next, leave_audit(pool));
 	}
 	now = ac__sys_now();
 	if (pool->audit_at == INT64_MAX)

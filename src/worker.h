@@ -10,6 +10,12 @@
 #include "forkguard.h"
 #include "ring.h"
 
+/* The pace: how many items to claim at a time, from how long the last ones took. */
+struct ac__pace {
+	uint32_t step, steps;
+	int64_t since;
+};
+
 struct ac_call {
 	struct ac_worker *worker;
 	struct ac__task_shm *task;
@@ -19,6 +25,9 @@ struct ac_call {
 	struct ac__block result;	/* id 0: small or none */
 	size_t result_len;
 	int64_t started_ns;		/* 0 unless traced */
+	bool divisible;
+	uint32_t claimed;		/* units that are this worker's and have not begun */
+	struct ac__pace pace;		/* step 0: no unit was claimed yet */
 	/* A small result is kept here until the argument, whose place it
 	 * takes, is no longer needed. */
 	char small[AC__INLINE] AC__ALIGNED(16);

@@ -2,12 +2,12 @@
 /*
  * Workers that somebody else starts, by section 9 of the public header: a start
  * function that forks processes which sit down and serve by numbers instead of
- * functions; with pidfds and without.
+ * functions; with pidfds, without, and with pids that are not told.
  */
 #include "pool_help.h"
 
 enum { HANDLE_ECHO = 1, HANDLE_PID, HANDLE_NAP, HANDLE_DIE, HANDLE_FAIL, HANDLE_LEAVE,
-       HANDLE_CURRENT };
+       HANDLE_CURRENT, HANDLE_UNITS };
 
 #define HANDLER(number) ((ac_call_fn *)(uintptr_t)(number))
 
@@ -28,12 +28,27 @@ static struct {
 	_Atomic enum behaviour behaviour;
 	_Atomic int pids[64];
 	_Atomic unsigned worker_of[64];
+	_Atomic unsigned refuses_from;	/* start fails from so many starts on; 0: never */
+	_Atomic unsigned units[100];	/* how often each was begun */
 } *seen;
 
-static bool without_pidfd;
+static bool without_pidfd, without_pid;
 static struct ac_pool *pool;
 
 /* ---- the worker's side ---- */
+
+/* Of 100 units, from the argument on. */
+static int run_units(struct ac_call *call)
+{
+	const unsigned *first = ac_call_arg(call, NULL);
+	unsigned n = 0;
+
+	while (ac_call_next_unit(call)) {
+		seen->units[*first + n++]++;
+		nap(10 * MS);
+	}
+	return ac_call_return(call, &n, sizeof n);
+}
 
 static int handle(struct ac_call *call)
 {
@@ -56,6 +71,8 @@ static int handle(struct ac_call *call)
 		return ac_call_fail(call, "words of number %d", HANDLE_FAIL);
 	case HANDLE_CURRENT:
 		return ac_call_current() != call;
+	case HANDLE_UNITS:
+		return run_units(call);
 	default:
 		return 77;
 	}
@@ -104,7 +121,8 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 	pid_t pid;
 
 	assert_ptr_equal(arg, seen);
-	if (behaviour == REFUSES_TO_START) {
+	if (behaviour == REFUSES_TO_START ||
+	    (seen->refuses_from && seen->starts >= seen->refuses_from)) {
 		seen->starts++;
 		return -EPERM;
 	}
@@ -121,7 +139,7 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 	n = seen->starts++;
 	seen->pids[n % 64] = pid;
 	seen->worker_of[n % 64] = worker;
-	return pid;
+	return without_pid ? 0 : pid;
 }
 
 /* ---- fixtures ---- */
@@ -183,14 +201,15 @@ static void assert_serves(void)
 /* Without pidfds the end of its socket is seen, which comes a moment before its own. */
 static void assert_gone(pid_t pid)
 {
-	if (without_pidfd)
+	if (without_pidfd || without_pid)
 		EVENTUALLY(!is_alive(pid));
 	assert_false(is_alive(pid));
 }
 
 static bool is_unknown(const struct ac_outcome *outcome)
 {
-	return without_pidfd && outcome->signal == 0 && outcome->exit_code == -1;
+	return (without_pidfd || without_pid) && outcome->signal == 0 &&
+	       outcome->exit_code == -1;
 }
 
 /* ---- serving ---- */
@@ -500,6 +519,68 @@ static void test_adopt_start_that_fails_later(void **state)
 	assert_true(seen->starts <= 12);
 }
 
+static void test_adopt_start_that_fails_on_the_way(void **state)
+{
+	struct ac_pool_opts opts = { .size = sizeof opts,
+				     .workers = 5,
+				     .start = start_worker,
+				     .start_arg = seen };
+	unsigned descriptors = seats_descriptors();
+
+	(void)state;
+	for (unsigned k = 1; k <= 4; k++) {
+		seen->starts = 0;
+		seen->refuses_from = k;
+		assert_int_equal(ac_pool_open(&pool, &opts), -EPERM);
+		assert_null(pool);
+		/* The one that failed was the last. */
+		assert_int_equal(seen->starts, k + 1);
+		assert_int_equal(seats_descriptors(), descriptors);
+		for (unsigned i = 0; i < k; i++)
+			EVENTUALLY(!is_alive(seen->pids[i]));
+		reap_all();
+	}
+}
+
+/* ---- fed streams ---- */
+
+static void test_adopt_fed_streams_and_units(void **state)
+{
+	struct ac_stream_opts opts = { .size = sizeof opts, .flags = AC_STREAM_UNORDERED };
+	unsigned first = 0, counts[2];
+	struct ac_stream *stream;
+	uint64_t index;
+	uint32_t kept;
+
+	(void)state;
+	open_adopting(2, 0, 0);
+	assert_int_equal(ac_stream_open(&stream, pool, HANDLER(HANDLE_UNITS), &opts), 0);
+	assert_int_equal(ac_stream_push(stream, &first, sizeof first, 100, NULL), 0);
+	EVENTUALLY(seen->units[2] == 1);
+	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 1);
+	assert_int_equal(index, 0);
+	assert_in_range(kept, 3, 99);
+	first = kept;
+	assert_int_equal(ac_stream_push(stream, &first, sizeof first, 100 - kept, NULL), 0);
+	for (int i = 0; i < 2; i++) {
+		struct ac_outcome outcome;
+		struct ac_task *task;
+		const void *data;
+		size_t len;
+
+		assert_int_equal(ac_stream_next(stream, &task, -1), 1);
+		assert_int_equal(ac_task_outcome(task, &outcome), 0);
+		assert_int_equal(ac_task_result(task, &data, &len), 0);
+		memcpy(&counts[outcome.index], data, sizeof *counts);
+		ac_task_free(task);
+	}
+	assert_int_equal(counts[0], kept);
+	assert_int_equal(counts[1], 100 - kept);
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(seen->units[i], 1);
+	ac_stream_close(stream);
+}
+
 /* ---- the owner's end ---- */
 
 static int be_owner(void *arg)
@@ -580,9 +661,14 @@ int main(void)
 		ADOPT_TEST(test_adopt_leaving_and_living_on_is_a_death),
 		ADOPT_TEST(test_adopt_runs_maps_and_functions),
 		ADOPT_TEST(test_adopt_current_call_is_known),
+		ADOPT_TEST(test_adopt_start_that_fails_on_the_way),
+		ADOPT_TEST(test_adopt_fed_streams_and_units),
 	};
 	int r = cmocka_run_group_tests_name("with pidfds", tests, NULL, NULL);
 
 	without_pidfd = true;
-	return r + cmocka_run_group_tests_name("without pidfds", tests, NULL, NULL);
+	r += cmocka_run_group_tests_name("without pidfds", tests, NULL, NULL);
+	without_pidfd = false;
+	without_pid = true;
+	return r + cmocka_run_group_tests_name("without pids", tests, NULL, NULL);
 }
