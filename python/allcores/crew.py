@@ -47,6 +47,8 @@ class Crew:
         self._context = context
         self._initializer = initializer
         self._initargs = initargs
+        # Workers have the mask of the thread that made the pool, whichever starts them.
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._ended: deque[BaseProcess] = deque(maxlen=size + 64)
         self.processes: list[BaseProcess] = []
         self.failure: BaseException | None = None
@@ -68,7 +70,7 @@ class Crew:
         process.name = process.name.replace("Process", "PoolWorker")
         process.daemon = True
         # A Ctrl-C must not meet a child that has not yet said what it does then.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
         try:
             if self._initializer is None and type(process).start is BaseProcess.start:
                 with forking(seat):
