@@ -41,7 +41,7 @@ demo: ## show what it does
 	@$(CONFIGURE) $(BUILD) -Dpython=$(PYTHON)
 	@tools/quiet ninja -C $(BUILD)
 	$(call PLACE,$(BUILD))
-	@$(BUILD)/examples/allcores-demo $(BUILD)/allcores-demo.svg
+	@PYTHONPATH=python $(PYTHON) examples/python/demo.py $(BUILD)/examples/allcores-demo $(BUILD)/allcores-demo.svg
 
 test: export CC := gcc
 test: ## run all tests: gcc, clang, sanitizers, valgrind, every Python that is found

@@ -1,37 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The demonstration: the jobs of sieve.c and sleeps.c in pools of many sizes, a table of
- * times beside their floors, and a picture of every worker's work. Read sieve.c
- * and sleeps.c first: here the same calls are made, with a trace.
+ * C's part of the demonstration: the jobs of sieve.c or sleeps.c, once, in a loop, in
+ * bare forks or in a pool, with a record of who ran what when. Prints JSON: python/demo.py
+ * calls this and its counterpart python/demo_jobs.py, and makes the table and the picture.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <allcores.h>
 
 #include "example.h"
-#include "svg.h"
 
-enum { SIZES_MOST = 24 };
-
-/* A list of items, the function for each, and what a plain loop made of them. */
+/* A list of items, the function for each, and what became of it. */
 struct job {
-	const char *name;
 	ac_map_fn *fn;
 	void *items;
 	size_t item_size;
 	int count;
-	int *expected;
-	struct work work;
-	int at_once;		/* how many the machine can do at once, whatever the pool */
-	int sizes[SIZES_MOST];	/* of the pools, ascending */
-	int size_count;
-	int pictured;		/* the size that goes into the picture */
-	char title[160], caption[160];
-	struct svg_panel panel;
+	int *results;
+	struct ac_trace_event *events;
+	int event_count;
+	int64_t start_ns, took_ns, cpu_ns;
 };
 
 /* ---- The two functions ---- */
@@ -60,112 +53,57 @@ static int add_slowly(const void *item, void *result, const void *bound)
 
 /* ---- The two jobs ---- */
 
-static void add_size(struct job *job, int size)
-{
-	int i = job->size_count;
-
-	for (int k = 0; k < i; k++)
-		if (job->sizes[k] == size)
-			return;
-	for (; i > 0 && job->sizes[i - 1] > size; i--)
-		job->sizes[i] = job->sizes[i - 1];
-	job->sizes[i] = size;
-	job->size_count++;
-}
-
 static struct job make_sieves(int percent)
 {
-	int cpus = ac_cpus(0), limit = 80000 * percent;
-	struct job job = {
-		.name = "sieve", .fn = count_primes, .item_size = sizeof(int), .count = 100,
-		.at_once = cpus, .pictured = cpus,
-		.panel = { .dark = "#1b4f8a", .light = "#a9cdec" },
-	};
+	struct job job = { .fn = count_primes, .item_size = sizeof(int), .count = 100 };
 	int *limits = room_for((size_t)job.count, sizeof *limits);
 
 	for (int i = 0; i < job.count; i++)
-		limits[i] = limit - i;
+		limits[i] = 80000 * percent - i;
 	job.items = limits;
-	for (int size = 1; size <= 2 * cpus && job.size_count < SIZES_MOST - 3; size *= 2)
-		add_size(&job, size);
-	add_size(&job, cpus);
-	add_size(&job, 50);
-	snprintf(job.title, sizeof job.title, "Sieve of Eratosthenes, %d times: primes below %d, "
-		 "%d...", job.count, limits[0], limits[1]);
 	return job;
 }
 
+/* From 25 to 75 ms, the same in C and Python: evenly spread, in a scattered order. */
 static struct job make_sleeps(int percent)
 {
-	static const int sizes[] = { 1, 2, 4, 6, 8, 10, 12, 14, 18, 50 };
-	struct job job = {
-		.name = "sleeps", .fn = add_slowly, .item_size = sizeof(struct addition),
-		.count = 50, .at_once = 50, .pictured = 8,
-		.panel = { .dark = "#a34a07", .light = "#f6c08d" },
-	};
+	struct job job = { .fn = add_slowly, .item_size = sizeof(struct addition), .count = 50 };
 	struct addition *items = room_for((size_t)job.count, sizeof *items);
-	int64_t shortest = percent * MS / 2;
 
-	srandom(50);
 	for (int i = 0; i < job.count; i++)
-		items[i] = (struct addition){ i, 2 * i, shortest + random() % (2 * shortest + 1) };
+		items[i] = (struct addition){ i, 2 * i, percent * (25 + i * 37 % 50) * MS / 100 };
 	job.items = items;
-	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-		add_size(&job, sizes[i]);
-	snprintf(job.title, sizeof job.title, "Random sleeps of %.1f to %.1f ms, %d of them",
-		 (double)shortest / 1e6, 3 * (double)shortest / 1e6, job.count);
 	return job;
 }
 
-/* ---- Running them ---- */
-
-/* How it goes, on a line of the terminal that the table's next row overwrites. */
-struct progress {
-	const char *name;
-	int workers;
-};
-
-static void show_progress(void *progress_arg, size_t ended, size_t count)
+static struct job job_named(const char *name, int percent)
 {
-	const struct progress *progress = progress_arg;
-
-	if (!isatty(STDERR_FILENO))
-		return;
-	if (progress->workers)
-		fprintf(stderr, "\r%s, pool of %d: %zu of %zu\033[K", progress->name,
-			progress->workers, ended, count);
-	else
-		fprintf(stderr, "\r%s, one core: %zu of %zu\033[K", progress->name, ended, count);
+	if (!strcmp(name, "sieve"))
+		return make_sieves(percent);
+	expect(!strcmp(name, "sleeps"), "\"%s\" is not one of sieve, sleeps", name);
+	return make_sleeps(percent);
 }
 
-static void print_row(const char *pool, int64_t took, const struct job *job, int at_once)
-{
-	int64_t floor = work_floor(&job->work, at_once);
+/* ---- The three ways ---- */
 
-	if (isatty(STDERR_FILENO))
-		fputs("\r\033[K", stderr);
-	printf("%14s %9.3f %13.2f %9.3f %15.2f\n", pool, seconds(took),
-	       (double)job->work.total_ns / (double)took, seconds(floor),
-	       (double)took / (double)floor);
-	fflush(stdout);
+static void run_item(const struct job *job, int i, int *result)
+{
+	job->fn((char *)job->items + (size_t)i * job->item_size, result, NULL);
 }
 
-/* What the floor is made of, and what the pools must find: the same function in a plain loop. */
-static void run_alone(struct job *job)
+/* What the floor is made of, and what the pools must find. */
+static void run_loop(struct job *job)
 {
-	struct progress progress = { job->name, 0 };
-
-	job->expected = room_for((size_t)job->count, sizeof(int));
+	job->event_count = job->count;
 	for (int i = 0; i < job->count; i++) {
-		int64_t start = clock_now();
+		struct ac_trace_event *event = &job->events[i];
 
-		job->fn((char *)job->items + (size_t)i * job->item_size, &job->expected[i], NULL);
-		work_add(&job->work, clock_now() - start);
-		show_progress(&progress, (size_t)i + 1, (size_t)job->count);
+		event->task = (uint64_t)i + 1;
+		event->items = 1;
+		event->start_ns = clock_now();
+		run_item(job, i, &job->results[i]);
+		event->end_ns = clock_now();
 	}
-	printf("%14s %9s %13s %9s %15s\n", "pool", "seconds", "times faster", "floor",
-	       "over the floor");
-	print_row("no pool", job->work.total_ns, job, 1);
 }
 
 /*
@@ -173,145 +111,120 @@ static void run_alone(struct job *job)
  * jobs settled beforehand, and no results. Cores that share caches, memory or power with others
  * are slower together than alone, which no library can change.
  */
-static void run_forks(const struct job *job, int processes)
+static void run_forks(struct job *job, int workers)
 {
-	int64_t start = clock_now();
-	char name[24];
-
 	fflush(NULL);
-	for (int n = 0; n < processes; n++) {
+	for (int n = 0; n < workers; n++) {
 		pid_t pid = fork();
 
 		expect(pid >= 0, "no process");
 		if (pid)
 			continue;
-		for (int i = n, result; i < job->count; i += processes)
-			job->fn((char *)job->items + (size_t)i * job->item_size, &result, NULL);
+		for (int i = n, result; i < job->count; i += workers)
+			run_item(job, i, &result);
 		_exit(0);
 	}
-	for (int n = 0; n < processes; n++)
+	for (int n = 0; n < workers; n++)
 		wait(NULL);
-	snprintf(name, sizeof name, "%d bare forks", processes);
-	print_row(name, clock_now() - start, job, lesser(processes, job->at_once));
-}
-
-static void keep_picture(struct job *job, struct ac_pool *pool, int workers)
-{
-	/* An event is at least one item, so there are no more events than items. */
-	struct ac_trace_event *events = room_for((size_t)job->count, sizeof *events);
-
-	job->panel.count = must(ac_pool_trace(pool, events, (unsigned)job->count));
-	expect(job->panel.count > 0, "nothing was traced");
-	job->panel.events = events;
-	job->panel.workers = workers;
 }
 
 static void run_pool(struct job *job, int workers)
 {
-	struct progress progress = { job->name, workers };
 	struct ac_pool_opts opts = {
 		.size = sizeof opts,
 		.workers = workers,
-		.name = job->name,
-		.trace = (unsigned)job->count,
+		.trace = (unsigned)job->count,	/* an event is one item or several */
 	};
-	struct ac_map_opts map = {
-		.size = sizeof map,
-		.progress = show_progress,
-		.progress_arg = &progress,
-	};
-	int at_once = lesser(workers, job->at_once);
-	int *results = room_for((size_t)job->count, sizeof *results);
-	int64_t start = clock_now(), end;
 	struct ac_pool *pool;
-	char name[16];
 
 	must(ac_pool_open(&pool, &opts));
-	must(ac_pool_map(pool, job->fn, &map, job->items, job->item_size,
-			 results, sizeof *results, (size_t)job->count));
-	if (workers == job->pictured)
-		keep_picture(job, pool, workers);
+	must(ac_pool_map(pool, job->fn, NULL, job->items, job->item_size,
+			 job->results, sizeof *job->results, (size_t)job->count));
+	job->event_count = must(ac_pool_trace(pool, job->events, (unsigned)job->count));
 	must(ac_pool_close(pool));
-	end = clock_now();
+}
 
-	expect(memcmp(results, job->expected, (size_t)job->count * sizeof *results) == 0,
-	       "%s: the pool of %d and the loop disagree", job->name, workers);
-	free(results);
-	snprintf(name, sizeof name, "%d", workers);
-	print_row(name, end - start, job, at_once);
-	if (workers == job->pictured) {
-		job->panel.start_ns = start;
-		job->panel.end_ns = end;
-		job->panel.floor_ns = work_floor(&job->work, at_once);
+static void run_named(const char *way, struct job *job, int workers)
+{
+	if (!strcmp(way, "loop"))
+		run_loop(job);
+	else if (!strcmp(way, "forks"))
+		run_forks(job, workers);
+	else if (!strcmp(way, "pool"))
+		run_pool(job, workers);
+	else
+		expect(0, "\"%s\" is not one of loop, forks, pool", way);
+}
+
+/* Of this process: of use for the loop, which others may disturb without making it more work. */
+static int64_t processor_time(void)
+{
+	struct timespec used;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	return used.tv_sec * 1000 * MS + used.tv_nsec;
+}
+
+static void run_timed(const char *way, struct job *job, int workers)
+{
+	int64_t cpu_ns = processor_time();
+
+	job->start_ns = clock_now();
+	run_named(way, job, workers);
+	job->took_ns = clock_now() - job->start_ns;
+	job->cpu_ns = processor_time() - cpu_ns;
+}
+
+/* ---- What comes out ---- */
+
+static void print_json(const struct job *job)
+{
+	const char *comma = "";
+
+	printf("{\"version\": \"%s\", \"cpus\": %d, \"took_ns\": %lld, \"cpu_ns\": %lld,\n"
+	       " \"results\": [", ac_version(), ac_cpus(0), (long long)job->took_ns,
+	       (long long)job->cpu_ns);
+	for (int i = 0; i < job->count; i++, comma = ", ")
+		printf("%s%d", comma, job->results[i]);
+	printf("],\n \"events\": [");
+	comma = "";
+	for (int i = 0; i < job->event_count; i++, comma = ",\n  ") {
+		const struct ac_trace_event *event = &job->events[i];
+
+		printf("%s[%u, %llu, %llu, %lld, %lld]", comma, event->worker,
+		       (unsigned long long)event->task, (unsigned long long)event->items,
+		       (long long)(event->start_ns - job->start_ns),
+		       (long long)(event->end_ns - job->start_ns));
 	}
-}
-
-static void run_job(struct job *job)
-{
-	int64_t took;
-
-	printf("\n%s\n", job->title);
-	run_alone(job);
-	run_forks(job, job->pictured);
-	for (int i = 0; i < job->size_count; i++)
-		run_pool(job, job->sizes[i]);
-	took = job->panel.end_ns - job->panel.start_ns;
-	snprintf(job->caption, sizeof job->caption, "%d workers: %.3f s from open to close, "
-		 "%.2f times the floor of %.3f s; one core: %.3f s", job->pictured, seconds(took),
-		 (double)took / (double)job->panel.floor_ns, seconds(job->panel.floor_ns),
-		 seconds(job->work.total_ns));
-	job->panel.title = job->title;
-	job->panel.caption = job->caption;
-}
-
-static void free_job(struct job *job)
-{
-	free(job->items);
-	free(job->expected);
-	free((void *)job->panel.events);
+	printf("]}\n");
 }
 
 int main(int argc, char **argv)
 {
 	struct arg args[] = {
+		{ "workers", 0, 0, "how many forks, or workers of the pool; 0: as processors" },
 		{ "percent", 100, 1, "how long the jobs are, in percent of the usual" },
 	};
-	char path[4096];
-	struct svg_panel panels[2];
-	struct job jobs[2];
-	char subtitle[120];
+	const char *names[2] = { "sieve", "pool" };	/* job, way */
+	struct job job;
 
-	/* Beside the program: in the build directory, where it does no harm. */
-	snprintf(path, sizeof path, "%s.svg", argv[0]);
-	/* The picture's name may come first, all else is numbers. */
-	if (argc > 1 && strstr(argv[1], ".svg")) {
-		snprintf(path, sizeof path, "%s", argv[1]);
+	for (int i = 0; i < 2 && argc > 1 && argv[1][0] != '-'; i++, argv++, argc--) {
+		names[i] = argv[1];
 		argv[1] = argv[0];
-		argv++;
-		argc--;
 	}
-	args_read(argc, argv, "The jobs of sieve and sleeps in pools of many sizes. A name.svg as "
-		  "first argument\nsays where to write the picture (default: beside the program).",
-		  args, 1, NULL);
-	expect(args[0].value <= 10000, "10000 percent is the most");
+	args_read(argc, argv, "One job, sieve or sleeps, done in one way, loop, forks or pool: "
+		  "these two words come\nfirst. Prints results and who ran what when as JSON, "
+		  "an event as [worker, task, items,\nstart, end] in nanoseconds.", args, 2, NULL);
+	expect(args[1].value <= 10000, "10000 percent is the most");
 	expect(primes_below(1000000) == 78498, "the sieve itself");
 
-	printf("allcores %s on %d processors; times faster than one core without a pool; the\n"
-	       "floor is its work shared evenly, or its longest job: 1.00 is perfect\n",
-	       ac_version(), ac_cpus(0));
-	jobs[0] = make_sieves(args[0].value);
-	jobs[1] = make_sleeps(args[0].value);
-	for (int i = 0; i < 2; i++) {
-		run_job(&jobs[i]);
-		panels[i] = jobs[i].panel;
-	}
-
-	snprintf(subtitle, sizeof subtitle, "Who ran which task when, on a machine with %d "
-		 "processor%s. Sleeping needs none, so more workers can share them.",
-		 ac_cpus(0), ac_cpus(0) == 1 ? "" : "s");
-	must(svg_write(path, "allcores: every core at work", subtitle, panels, 2));
-	for (int i = 0; i < 2; i++)
-		free_job(&jobs[i]);
-	printf("\nThe picture of who ran what when is in %s\n", path);
+	job = job_named(names[0], args[1].value);
+	job.results = room_for((size_t)job.count, sizeof *job.results);
+	job.events = room_for((size_t)job.count, sizeof *job.events);
+	run_timed(names[1], &job, args[0].value ? args[0].value : ac_cpus(0));
+	print_json(&job);
+	free(job.items);
+	free(job.results);
+	free(job.events);
 	return 0;
 }

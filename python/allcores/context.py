@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from multiprocessing import context as _stdlib
-from multiprocessing.context import *  # noqa: F403
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .pool import Pool
+
+
+def __getattr__(name: str) -> Any:
+    """What else the standard library's module has: Process, TimeoutError..."""
+    return getattr(_stdlib, name)
 
 
 class BaseContext(_stdlib.BaseContext):

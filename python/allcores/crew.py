@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import signal
+import weakref
 from collections import deque
 from collections.abc import Callable
+from multiprocessing import process as _stdlib_process
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -28,6 +31,18 @@ def describe(function: object) -> str | None:
     return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    """In a forked child: the workers are its parent's, and not for its exit to end."""
+    for crew in _crews:
+        _stdlib_process._children.difference_update(crew.processes)  # type: ignore[attr-defined]
+
+
+os.register_at_fork(after_in_child=_disown)
+
+
 class Crew:
     """Starts the process for a seat; knows how those that ended did so.
 
@@ -37,13 +52,13 @@ class Crew:
 
     def __init__(
         self,
-        process: Callable[..., BaseProcess],
+        make: Callable[..., BaseProcess],
         context: Any,
         size: int,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
     ) -> None:
-        self._process = process
+        self._make = make
         self._context = context
         self._initializer = initializer
         self._initargs = initargs
@@ -52,6 +67,7 @@ class Crew:
         self._ended: deque[BaseProcess] = deque(maxlen=size + 64)
         self.processes: list[BaseProcess] = []
         self.failure: BaseException | None = None
+        _crews.add(self)
 
     def start(self, worker: int, fd: int) -> int:
         """Bring up the process for seat number worker: its pid, 0 when it has none, or -errno."""
@@ -64,7 +80,7 @@ class Crew:
 
     def _start(self, worker: int, fd: int) -> int:
         seat = Seat(fd)
-        process = self._process(
+        process = self._make(
             self._context, target=main, args=(seat, self._initializer, self._initargs)
         )
         process.name = process.name.replace("Process", "PoolWorker")

@@ -50,7 +50,12 @@ class Handler:
             self._started()
             self._intake.enter(result)
             self._maps.add(result)
-            self._feed(result)
+            try:
+                self._feed(result)
+            except BaseException as error:  # Ctrl-C: nobody will have this result
+                result.fail(error)
+                self._settle_if_complete(result)
+                raise
 
     def end(self) -> None:
         """Nothing more will be handed in."""
@@ -91,19 +96,22 @@ class Handler:
 
     def _give(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
         with self._lock:
-            owner = self._owners.pop(index)
+            owner = self._owners.pop(index, None)
             if isinstance(owner, MapResult):
                 owner.arrived(index, ok, value, elapsed_ns)
                 self._feed(owner)
-                if not owner.is_complete():
-                    return
-                self._maps.discard(owner)
-        # The user's callbacks: not under the lock.
         if isinstance(owner, MapResult):
-            owner.settle()
-            self._intake.leave(owner)
-        else:
+            self._settle_if_complete(owner)
+        elif owner is not None:  # else Ctrl-C came between its push and its note
             owner.arrived(index, ok, value, elapsed_ns)
+
+    def _settle_if_complete(self, result: MapResult) -> None:
+        with self._lock:
+            if not result.is_complete() or result not in self._maps:
+                return
+            self._maps.discard(result)
+        result.settle()  # its callbacks: not under the lock
+        self._intake.leave(result)
 
     def _is_starved(self) -> bool:
         with self._lock:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -47,7 +48,7 @@ class Source:
         self._chunk = chunk
         self._least = max(AHEAD_LEAST, 4 * workers)
         self._ahead = self._least
-        self._lifted = self._dropped = self._ended = False
+        self._lifted = self._dropped = self._ended = self._stopped = False
         self._reading = threading.Lock()
         self._room = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -76,15 +77,23 @@ class Source:
 
     def room(self) -> int:
         """How many more items may be read now."""
+        if self._dropped:
+            return self._discarded_at_once()
         if self._lifted:
             return AHEAD_MOST
         return self._ahead - (self.stream.pushed - self.used)
 
+    def _fits(self) -> int:
+        """How many items fit into the bytes that may be under way."""
+        return max(AHEAD_BYTES // max(self.stream.weight, 1), 2)
+
+    def _discarded_at_once(self) -> int:
+        return min(DISCARD, self._fits())
+
     def note_rate(self, results: int, seconds: float) -> None:
         """So many results came in so much time: how far ahead is worth it."""
         ahead = int(results / seconds * AHEAD_SECONDS) if seconds > 0 else AHEAD_MOST
-        fits = AHEAD_BYTES // max(self.stream.weight, 1)
-        self._ahead = min(max(ahead, self._least), max(fits, 2), AHEAD_MOST)
+        self._ahead = min(max(ahead, self._least), self._fits(), AHEAD_MOST)
 
     def make_room(self) -> None:
         """The reader has used results."""
@@ -145,12 +154,15 @@ class Source:
         with self._room:
             self._lifted = self._dropped = True
             self._room.notify()
+            if self._stopped or sys.is_finalizing():
+                return
             if not self.is_finished() and self._thread is None:
                 self._start_thread()
 
     def stop(self) -> None:
         """The pool is terminated: read no more."""
         with self._room:
+            self._stopped = True
             if not self._ended:
                 self.cut = True
                 self._end()
@@ -178,9 +190,9 @@ class Source:
 
     def _discard(self) -> bool:
         """Few at a time under way: nobody needs the results. False: that was all."""
-        while self._ended or self.calls_under_way() > DISCARD:
+        while self._ended or self.calls_under_way() > self._discarded_at_once():
             try:
-                if self.stream.take() is None:
+                if self.stream.take(None, 16) is None:
                     return False
             except Exception:  # the pool has been terminated
                 return False

@@ -26,7 +26,7 @@ STARVED = 0.001
 class AsyncResult(_core.Task):
     """The result of one call: decoded in the thread that first asks for it."""
 
-    __class_getitem__ = classmethod(types.GenericAlias)
+    __class_getitem__: Any = classmethod(types.GenericAlias)
 
 
 def name_task(error: object, function: object) -> None:
@@ -77,7 +77,7 @@ class SettledResult(AsyncResult):
         if callback and not (not success and isinstance(value, TaskCancelled)):
             try:
                 callback(value)
-            except Exception:
+            except BaseException:  # whatever it is, it ends neither this thread nor others' waits
                 util.get_logger().exception("callback %r raised", callback)
         self._pool = None
         self._event.set()

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from multiprocessing import util
 from multiprocessing.context import get_spawning_popen
@@ -94,11 +95,13 @@ def _sit_down_early() -> None:
     try:
         worker = seat.take()
         worker.ready()
-        stay = worker.wait()
-    except BaseException:
-        stay = False
-    if not stay:
+        if not worker.wait():
+            os._exit(0)
+    except ValueError:  # the pool was closed before this worker had begun
         os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 os.register_at_fork(after_in_child=_sit_down_early)
@@ -143,10 +146,10 @@ def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
         MaybeEncodingError,
     )
 
-    traceback = error.__traceback__
+    frames = error.__traceback__
     if stage == ENCODE:
         error = MaybeEncodingError(error, value)
-    wrapped = ExceptionWithTraceback(error, traceback)
+    wrapped = ExceptionWithTraceback(error, frames)
     try:
         data = bytes(ForkingPickler.dumps(wrapped))
         if not isinstance(ForkingPickler.loads(data), BaseException):

@@ -40,6 +40,23 @@ static inline struct state *state_of(PyObject *object)
 /* Types, each in its file. NULL with an exception set. */
 extern PyType_Spec sink_spec, pool_spec, task_spec, stream_spec, worker_spec;
 
+/* ---- waiting.c ---- */
+
+/*
+ * A wait with a limit that Python's signal handlers can end. A signal that comes when
+ * the wait has not quite begun interrupts nothing: so the thread that runs the handlers
+ * waits in slices. Round: wait patience_slice() without the GIL, then patience_judge.
+ */
+struct patience {
+	int64_t timeout, end;
+	bool sliced;
+};
+
+void patience_begin(struct patience *patience, int64_t timeout);
+int64_t patience_slice(const struct patience *patience);
+/* What the wait's result r means: -EINTR: go on; -1: an exception is set; else r. */
+int patience_judge(const struct patience *patience, int r);
+
 /* ---- errors.c ---- */
 
 /* Set the exception for a code of the library. Returns NULL. */

@@ -4,12 +4,13 @@
 
 #include "codec.h"
 
-static PyObject *cpus(PyObject *module, PyObject *args)
+static PyObject *cpus(PyObject *module, PyObject *args, PyObject *kwds)
 {
+	static char *names[] = { "leave", NULL };
 	int leave = 0;
 
 	(void)module;
-	if (!PyArg_ParseTuple(args, "|i:cpus", &leave))
+	if (!PyArg_ParseTupleAndKeywords(args, kwds, "|i:cpus", names, &leave))
 		return NULL;
 	return PyLong_FromLong(ac_cpus(leave));
 }
@@ -21,7 +22,8 @@ static PyObject *version(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef functions[] = {
-	{ "cpus", cpus, METH_VARARGS, "cpus(leave=0): processors that may be used, less leave." },
+	{ "cpus", (PyCFunction)(void (*)(void))cpus, METH_VARARGS | METH_KEYWORDS,
+	  "cpus(leave=0): processors that may be used, less leave." },
 	{ "version", version, METH_NOARGS, "The engine's version." },
 	{ 0 },
 };

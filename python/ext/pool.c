@@ -244,7 +244,8 @@ static PyObject *pool_join(PyObject *object, PyObject *args)
 {
 	struct pool_object *self = (struct pool_object *)object;
 	PyObject *seconds = Py_None;
-	int64_t timeout, end;
+	struct patience patience;
+	int64_t timeout;
 	int r;
 
 	if (!PyArg_ParseTuple(args, "|O:join", &seconds))
@@ -252,13 +253,13 @@ static PyObject *pool_join(PyObject *object, PyObject *args)
 	timeout = timeout_from(seconds);
 	if (timeout == -2)
 		return NULL;
-	end = now_ns() + timeout;
+	patience_begin(&patience, timeout);
 	do {
 		Py_BEGIN_ALLOW_THREADS
-		r = ac_pool_join(self->pool,
-				 timeout < 0 ? -1 : end > now_ns() ? end - now_ns() : 0);
+		r = ac_pool_join(self->pool, patience_slice(&patience));
 		Py_END_ALLOW_THREADS
-		if (r == -EINTR && PyErr_CheckSignals() < 0)
+		r = patience_judge(&patience, r);
+		if (r == -1)
 			return NULL;
 	} while (r == -EINTR);
 	if (r < 0 && r != -ETIMEDOUT)

@@ -425,24 +425,21 @@ static int drain(struct stream_object *self, PyObject *rows, Py_ssize_t most)
 /* As drain, but waits for the first one. */
 static int fill(struct stream_object *self, PyObject *rows, Py_ssize_t most, int64_t timeout)
 {
-	int64_t end = now_ns() + timeout;
+	struct patience patience;
 	struct ac_task *task;
 	int r = drain(self, rows, most);
 
-	while (r < 0 && (r == -ETIMEDOUT || r == -EINTR) && timeout != 0 &&
-	       !PyList_GET_SIZE(rows) && self->stream && !self->closed) {
-		r = await_next(self, &task,
-			       timeout < 0 ? -1 : end > now_ns() ? end - now_ns() : 0);
-		if (r == -ETIMEDOUT)
-			return r;
-		if (r == -EINTR && PyErr_CheckSignals() < 0)
-			return -1;
-		if (r != 1)
-			continue;
-		r = append_row(self, rows, task);
-		if (r == 0)
-			return drain(self, rows, most);
-	}
+	if (PyList_GET_SIZE(rows) || r != -ETIMEDOUT || timeout == 0)
+		return r;
+	patience_begin(&patience, timeout);
+	do {
+		r = await_next(self, &task, patience_slice(&patience));
+		if (r == 1) {
+			r = append_row(self, rows, task);
+			return r < 0 ? r : drain(self, rows, most);
+		}
+		r = patience_judge(&patience, r);
+	} while (r == -EINTR && self->stream && !self->closed);
 	return r;
 }
 

@@ -114,7 +114,7 @@ static void decode(struct task_object *self)
 /* Wait until it is settled: 1, 0 when the time is over, -1 with an exception set. */
 static int await_settled(struct task_object *self, int64_t timeout)
 {
-	int64_t end = now_ns() + timeout;
+	struct patience patience;
 	int r;
 
 	if (self->settled)
@@ -124,16 +124,18 @@ static int await_settled(struct task_object *self, int64_t timeout)
 		return -1;
 	}
 	r = ac_task_ready(self->task) == 1 ? 0 : -EINTR;
+	if (r == -EINTR)
+		patience_begin(&patience, timeout);
 	while (r == -EINTR) {
 		self->waiting++;
 		Py_BEGIN_ALLOW_THREADS
-		r = ac_task_wait(self->task,
-				 timeout < 0 ? -1 : end > now_ns() ? end - now_ns() : 0);
+		r = ac_task_wait(self->task, patience_slice(&patience));
 		Py_END_ALLOW_THREADS
 		self->waiting--;
 		if (self->settled)
 			return 1;
-		if (r == -EINTR && PyErr_CheckSignals() < 0)
+		r = patience_judge(&patience, r);
+		if (r == -1)
 			return -1;
 	}
 	if (r == -ETIMEDOUT)
