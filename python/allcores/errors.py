@@ -78,7 +78,7 @@ def from_code(code: int, name: str, text: str) -> BaseException:
         case "AC_ESTART":
             return StartError(text)
         case "AC_ECANCELED":
-            return TaskCancelled(f"the call was cancelled: {text}")
+            return TaskCancelled("the pool was terminated before this had ended")
         case "AC_ETIMEOUT":
             return TimeoutError(text)
         case "ENOMEM":

@@ -54,8 +54,9 @@ class Handler:
                 self._feed(result)
             except BaseException as error:  # Ctrl-C: nobody will have this result
                 result.fail(error)
-                self._settle_if_complete(result)
                 raise
+            finally:
+                self._settle_if_complete(result)
 
     def end(self) -> None:
         """Nothing more will be handed in."""

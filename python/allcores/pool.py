@@ -257,12 +257,12 @@ class Pool:
         _check_chunksize(chunksize)
         if not items:
             return []
-        if chunksize is not None:
-            return run_given(self._core, func, items, star, chunksize)
         result = self._make_map(func, items, star, chunksize)
         self._cache.add(result)
         self._intake.enter(result)
         try:
+            if chunksize is not None:
+                return run_given(self._core, func, items, star, chunksize)
             result.run(self._core)
         finally:
             self._intake.leave(result)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import types
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ class SettledResult(AsyncResult):
     def __init__(self, pool: object, callback: Callback, error_callback: Callback) -> None:
         self._pool = pool  # alive as long as it has work
         self._event = threading.Event()
+        self._pid = os.getpid()
         self._callback = callback
         self._error_callback = error_callback
         self._success = False
@@ -53,7 +55,12 @@ class SettledResult(AsyncResult):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it is ready, at most timeout seconds."""
-        self._event.wait(timeout)
+        self._await(timeout)
+
+    def _await(self, timeout: float | None) -> bool:
+        if not self._event.is_set() and os.getpid() != self._pid:
+            raise RuntimeError("this result belongs to the process that asked for it")
+        return self._event.wait(timeout)
 
     def successful(self) -> bool:
         """Whether the work ended without an exception. ValueError before it has ended."""
@@ -63,7 +70,7 @@ class SettledResult(AsyncResult):
 
     def get(self, timeout: float | None = None) -> Any:
         """The value, or the exception, raised. TimeoutError after timeout seconds."""
-        if not self._event.wait(timeout):
+        if not self._await(timeout):
             raise TimeoutError
         if self._success:
             return self._value

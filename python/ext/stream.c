@@ -117,7 +117,8 @@ static int push_bytes(struct stream_object *self, const struct sink *sink, uint3
 		self->pushed_bytes += sink->len;
 		return 0;
 	}
-	error = explain_refusal(self->pool, r);
+	/* What was begun is not finished: that is more than a pool that takes no more. */
+	error = explain_refusal(self->pool, r == AC_ECLOSED ? AC_ECANCELED : r);
 	if (error)
 		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
 	Py_XDECREF(error);
@@ -467,7 +468,7 @@ static PyObject *stream_take(PyObject *object, PyObject *args)
 	if (PyList_GET_SIZE(rows) || r == -ETIMEDOUT || r == -EINTR)
 		return rows;
 	if (r < 0) {
-		raise_code(self->state, r);
+		raise_code(self->state, r == AC_ECLOSED ? AC_ECANCELED : r);
 		goto err;
 	}
 	Py_DECREF(rows);
