@@ -7,6 +7,7 @@ endif
 PREFIX ?= /usr/local
 DESTDIR ?=
 SOAK_SECONDS ?= 600
+FUZZ_SECONDS ?= 600
 # The interpreter that the Python package is built for: make PYTHON=python3.12
 PYTHON ?= python3
 # Handed to meson when a build directory is set up: -Dexamples=false ...
@@ -28,7 +29,7 @@ VALGRIND_RUN := valgrind@build/gcc:$(subst $() ,$(),$(foreach t,$(VALGRIND_TESTS
 
 export CC
 
-.PHONY: all demo test bench lint asan tsan soak install clean help
+.PHONY: all demo test bench lint asan tsan soak fuzz install clean help
 
 all: ## build the library, the Python package, the examples, the benchmarks
 	@PYTHON=$(PYTHON) tools/setup python
@@ -78,6 +79,10 @@ soak: ## long random runs; SOAK_SECONDS=600
 	@tools/setup soak
 	@$(CONFIGURE) $(BUILD) -Dtests=true
 	@ALLCORES_SOAK_SECONDS=$(SOAK_SECONDS) $(RUN) $(BUILD):stress
+
+fuzz: ## coverage-guided, over what the owner reads; FUZZ_SECONDS=600
+	@tools/setup fuzz
+	@tests/fuzz/fuzz.sh $(abspath build/fuzz) $(FUZZ_SECONDS)
 
 install: ## PREFIX=/usr/local DESTDIR=
 	@tools/setup build

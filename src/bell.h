@@ -36,7 +36,9 @@ struct ac__bell {
 
 static inline void ac__bell_arm(struct ac__bell *bell)
 {
+	AC_STEP();
 	atomic_store(&bell->state, AC__BELL_ASLEEP); /* B1 */
+	AC_STEP();
 }
 
 static inline void ac__bell_disarm(struct ac__bell *bell)
@@ -57,6 +59,7 @@ static inline bool ac__bell_claim(struct ac__bell *bell)
 
 	if (!ac__bell_is_armed(bell))
 		return false;
+	AC_STEP();
 	return atomic_compare_exchange_strong(&bell->state, &asleep,
 					      AC__BELL_RUNG);
 }
@@ -64,6 +67,7 @@ static inline bool ac__bell_claim(struct ac__bell *bell)
 /* Sleep on an armed bell until it is rung, the deadline or a signal. */
 static inline int ac__bell_sleep(struct ac__bell *bell, int64_t deadline)
 {
+	AC_STEP();
 	return ac__sys_futex_wait(&bell->state, AC__BELL_ASLEEP, deadline);
 }
 
@@ -71,16 +75,19 @@ static inline bool ac__bell_ring(struct ac__bell *bell)
 {
 	if (!ac__bell_claim(bell))
 		return false;
+	AC_STEP();
 	ac__sys_futex_wake(&bell->state, 1);
 	return true;
 }
 
-/* Also where somebody claimed the bell and died before the wake. */
+/* Also where somebody claimed the bell and died before the wake, and where the word lies of a
+ * sleeper: the wake itself does not ask it. */
 static inline void ac__bell_ring_again(struct ac__bell *bell)
 {
-	if (atomic_load(&bell->state) == AC__BELL_AWAKE)
-		return;
-	atomic_store(&bell->state, AC__BELL_RUNG);
+	AC_STEP();
+	if (atomic_load(&bell->state) != AC__BELL_AWAKE)
+		atomic_store(&bell->state, AC__BELL_RUNG);
+	AC_STEP();
 	ac__sys_futex_wake(&bell->state, 1);
 }
 

@@ -30,17 +30,19 @@ static struct ac__block_shm *row_of(struct ac__arena *arena, uint32_t id)
 static void list_push(struct ac__arena *arena, uint32_t id)
 {
 	struct ac__block_shm *row = &arena->blocks[id - 1];
+	unsigned order = row->order; /* once: others may write there */
 	_Atomic uint64_t *head;
 	uint64_t seen, next;
 
-	if (row->order < ORDER_LEAST || row->order > ORDER_MOST)
+	if (order < ORDER_LEAST || order > ORDER_MOST)
 		return;
 	/* What a scan took is still on its list: once is enough, and twice a circle. */
 	if (atomic_exchange(&row->listed, 1))
 		return;
-	head = &arena->shm->hints.free[row->order];
+	head = &arena->shm->hints.free[order];
 	seen = atomic_load_explicit(head, memory_order_relaxed);
 	do {
+		AC_STEP();
 		atomic_store_explicit(&row->next, (uint32_t)seen,
 				      memory_order_relaxed);
 		/* The upper half counts pushes, so that a pop that slept doesn't mistake heads. */
@@ -62,9 +64,12 @@ static uint32_t list_pop(struct ac__arena *arena, unsigned order)
 			return 0;
 		next = (seen >> 32) << 32 |
 		       atomic_load_explicit(&row->next, memory_order_relaxed);
+		AC_STEP();
 	} while (!atomic_compare_exchange_weak_explicit(
 		head, &seen, next, memory_order_acquire, memory_order_acquire));
+	AC_STEP();
 	atomic_store(&row->listed, 0);
+	AC_STEP();
 	return (uint32_t)seen;
 }
 
@@ -110,6 +115,7 @@ static bool claim_free(struct ac__arena *arena, uint32_t id, uint32_t holder,
 	/* Before the swap: who cannot map it leaves it where it is. */
 	if (!look_at(arena, row, order, id, block))
 		return false;
+	AC_STEP();
 	if (!ac__word_swap(&row->word, seen,
 			   ac__word_make(AC__BLOCK_HELD, holder, ac__word_gen(seen))))
 		return false;
@@ -184,10 +190,12 @@ static uint32_t claim_unused(struct ac__arena *arena, uint32_t holder)
 			continue;
 		/* First, so that no holder's death overlooks it. */
 		raise_used(used, i + 1);
+		AC_STEP();
 		if (!ac__word_swap(word, seen,
 				   ac__word_make(AC__BLOCK_HELD, holder,
 						 ac__word_gen(seen))))
 			continue;
+		AC_STEP();
 		return i + 1;
 	}
 	return 0;
@@ -206,6 +214,7 @@ static int carve_bytes(struct ac__arena *arena, uint64_t size, uint64_t *offset)
 		    size > arena->region.limit - at)
 			return -ENOMEM;
 	} while (!atomic_compare_exchange_weak(top, &seen, at + size));
+	AC_STEP();
 	*offset = at;
 	r = ac__region_reserve(&arena->region, at, size);
 	if (r < 0) {
@@ -243,6 +252,7 @@ static int take_new(struct ac__arena *arena, uint32_t holder, unsigned order,
 {
 	uint64_t size = UINT64_C(1) << order;
 	int r = check_room(arena, size);
+	uint64_t offset = 0;
 	uint32_t id;
 	struct ac__block_shm *row;
 
@@ -252,11 +262,12 @@ static int take_new(struct ac__arena *arena, uint32_t holder, unsigned order,
 	if (!id)
 		return -ENOMEM;
 	row = &arena->blocks[id - 1];
-	r = carve_bytes(arena, size, &row->offset);
+	r = carve_bytes(arena, size, &offset);
+	row->offset = offset;
 	block->id = id;
 	block->size = size;
 	block->data = r < 0 ? NULL :
-			      ac__region_at(&arena->region, row->offset, size);
+			      ac__region_at(&arena->region, offset, size);
 	if (!block->data) {
 		back_to_unused(row);
 		return r < 0 ? r : -ENOMEM;
@@ -360,10 +371,12 @@ void ac__block_give(struct ac__arena *arena, uint32_t holder, uint32_t id)
 				back_to_unused(row);
 				return;
 			}
+			AC_STEP();
 			if (!ac__word_swap(&row->word, seen,
 					   ac__word_make(AC__BLOCK_FREE, 0,
 							 ac__word_gen(seen) + 1)))
 				continue; /* leased just now */
+			AC_STEP();
 			list_push(arena, id);
 			return;
 		}
@@ -389,6 +402,7 @@ bool ac__block_pass(struct ac__arena *arena, uint32_t id, uint32_t from, uint32_
 		    (ac__word_state(seen) != AC__BLOCK_HELD &&
 		     ac__word_state(seen) != AC__BLOCK_SHARED))
 			return false;
+		AC_STEP();
 	} while (!ac__word_swap(&row->word, seen,
 				ac__word_make(ac__word_state(seen), to,
 					      ac__word_gen(seen))));
@@ -527,11 +541,12 @@ void ac__block_reclaim(struct ac__arena *arena, unsigned seat)
 	for (uint32_t id = 1; id <= used; id++) {
 		struct ac__block_shm *row = &arena->blocks[id - 1];
 		uint64_t word = atomic_load(&row->word);
+		unsigned order = row->order;
 
 		if (ac__word_state(word) == AC__BLOCK_GONE)
 			free_if_unleased(arena, id, word);
-		if (row->order >= ORDER_LEAST && row->order <= ORDER_MOST)
-			bytes += UINT64_C(1) << row->order;
+		if (order >= ORDER_LEAST && order <= ORDER_MOST)
+			bytes += UINT64_C(1) << order;
 	}
 	/* The dead may have carved without counting. */
 	atomic_store(&arena->shm->hints.bytes, bytes);

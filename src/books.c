@@ -279,6 +279,7 @@ unsigned ac__books_collect(struct ac_pool *pool)
 
 	while (next && !pool->failure.status) {
 		count = gather(pool, &next, slots);
+		AC_STEP();
 		for (unsigned i = 0; i < count; i++) {
 			/* A slot is free once settled: a circle comes by one that is. */
 			if (AC__UNLIKELY(!is_done(pool, slots[i], &seat))) {
@@ -374,6 +375,7 @@ bool ac__books_condemn(struct ac_pool *pool, uint32_t slot)
 	    seat > pool->workers ||
 	    !ac__ring_condemn(&pool->board, slot, pool->slots[slot].gen, seat))
 		return false;
+	AC_STEP();
 	ac__crew_kill(pool, seat);
 	return true;
 }
@@ -399,6 +401,7 @@ uint32_t ac__books_take_back(struct ac_pool *pool, uint32_t slot, uint32_t least
 		n = count_left(&pool->slots[slot], seen, least, &from);
 		if (!n)
 			return 0;
+		AC_STEP();
 	} while (!atomic_compare_exchange_weak(
 		cursor, &seen, (uint64_t)from << 32 | (uint32_t)seen));
 	pool->slots[slot].end = from;
@@ -506,16 +509,37 @@ static void settle_lost(struct ac_pool *pool, uint32_t slot, uint64_t word)
 		settle_done(pool, slot, seat);
 }
 
-/* Its holder is at something else, or asleep. A worker that was stopped just
- * after its take has written down nothing yet: it gets the benefit of the doubt. */
+/* Does its bell say that it sleeps? If it said anything else of a sleeper, it says so next time. */
+static bool is_asleep(struct ac__seat_shm *row)
+{
+	bool asleep = ac__bell_is_armed(&row->bell);
+
+	ac__bell_ring_again(&row->bell);
+	return asleep;
+}
+
+/*
+ * TAKEN: its holder is at something else, or asleep. A worker that was stopped just after its
+ * take has written down nothing yet: it gets the benefit of the doubt. DONE: who sleeps is
+ * not about to push it. CONDEMNED, and not by us: whose waiter we did not answer.
+ */
 static bool is_doubtful(struct ac_pool *pool, uint32_t slot, uint64_t word)
 {
 	struct ac__seat_shm *row =
 		&ac__pool_arena(pool)->seats[ac__word_holder(word)];
 	uint64_t at_hand = atomic_load(&row->task);
 
-	return (at_hand && at_hand != ac__books_task(pool, slot)->number) ||
-	       ac__bell_is_armed(&row->bell);
+	switch (ac__word_state(word)) {
+	case AC__TASK_TAKEN:
+		return (at_hand && at_hand != ac__books_task(pool, slot)->number) ||
+		       is_asleep(row);
+	case AC__TASK_DONE:
+		return is_asleep(row);
+	case AC__TASK_CONDEMNED:
+		return pool->slots[slot].job != NULL;
+	default:
+		return false;
+	}
 }
 
 /* A piece that nobody runs will never end by itself. */
@@ -523,7 +547,7 @@ static bool is_held(struct ac_pool *pool, uint32_t slot, uint64_t word)
 {
 	struct ac__slot *mine = &pool->slots[slot];
 
-	if (ac__word_state(word) == AC__TASK_TAKEN && is_doubtful(pool, slot, word))
+	if (is_doubtful(pool, slot, word))
 		return ++mine->doubts < DOUBTS_MOST;
 	mine->doubts = 0;
 	return true;

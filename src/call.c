@@ -53,6 +53,7 @@ static void hand_over_result(struct ac_call *call)
 		memcpy(task->data, call->small, call->result_len);
 		return;
 	}
+	AC_STEP();
 	task->result_block = call->result.id;
 	task->flags |= AC__TASK_RESULT_BLOCK;
 	ac__block_pass(call->worker->board.arena, call->result.id,

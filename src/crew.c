@@ -30,6 +30,7 @@
 
 /* Processes in a row that end before they are ready, while none is: enough. */
 #define BAD_STARTS_MOST 3
+#define IDLE_ENDS_MOST 100
 #define LOOK_NS INT64_C(100000000)
 #define RETRY_NS INT64_C(1000000000)
 #define READY_NS (INT64_C(600) * 1000000000)
@@ -213,6 +214,8 @@ static int start_member(struct ac_pool *pool, unsigned seat)
 	member->ready_by = ac__sys_deadline(pool->ready_ns);
 	member->starts++;
 	pool->starting++;
+	/* Ours to say: where somebody overwrote it, workers would leave as they come. */
+	atomic_store(&pool->board.shm->closing, pool->closing);
 	ac__seat_invite(ac__pool_arena(pool), seat);
 	r = pool->start ? start_adopted(pool, seat, member->door.process_end) :
 			  start_forked(pool, seat, member->door.process_end);
@@ -241,6 +244,25 @@ static void note_bad_start(struct ac_pool *pool, const char *why)
 		return;
 	}
 	snprintf(text, sizeof text, "no worker becomes ready: %s", why);
+	ac__pool_fail(pool, AC_ESTART, text);
+}
+
+/* Ready, and gone with nothing done: again and again in quick succession it will not
+ * get better, and nobody is to wait for it. */
+static void note_idle_end(struct ac_pool *pool, const char *why)
+{
+	uint64_t settled = atomic_load(&pool->settled);
+	int64_t now = ac__sys_now();
+	char text[AC_TEXT_SIZE];
+
+	if (settled != pool->idle_settled || now - pool->idle_end_at > RETRY_NS)
+		pool->idle_ends = 0;
+	pool->idle_settled = settled;
+	pool->idle_end_at = now;
+	pool->idle_ends++;
+	if (pool->idle_ends < IDLE_ENDS_MOST + pool->workers)
+		return;
+	snprintf(text, sizeof text, "workers end before they take any work: %.100s", why);
 	ac__pool_fail(pool, AC_ESTART, text);
 }
 
@@ -299,6 +321,7 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 	bool refused = ac__seat_state(arena, seat) == AC__SEAT_REFUSED;
 	bool was_ready, held;
 
+	AC_STEP();
 	note_ready(pool, seat);
 	was_ready = member->state == AC__MEMBER_PRESENT;
 	ending->seat = seat;
@@ -319,6 +342,8 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 		note_bad_start(pool, member->doomed ?
 					     "it was not ready in time" :
 					     ending->text);
+	else if (was_ready && !held && !member->doomed && wants_workers(pool))
+		note_idle_end(pool, ending->text);
 	restart(pool, seat);					/* 6 */
 }
 

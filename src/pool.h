@@ -138,6 +138,9 @@ struct ac_pool {
 	void *start_arg;
 	int64_t ready_ns;
 	unsigned starting, present, bad_starts, unwatched;
+	unsigned idle_ends;	/* in quick succession, with nothing settled in between */
+	uint64_t idle_settled;
+	int64_t idle_end_at;
 	int64_t retry_at;	/* vacant seats are filled then; INT64_MAX: none */
 	char name[16];
 

@@ -148,6 +148,7 @@ static void append(struct ac__board *board, uint32_t task, uint64_t gen)
 
 	atomic_store(&board->ring[tail & board->ring_mask],
 		     make_entry(board, tail, task, gen)); /* R2 */
+	AC_STEP();
 	/* For those who ask how long the ring is. */
 	atomic_store_explicit(&board->shm->tail, tail + 1, memory_order_relaxed);
 }
@@ -223,6 +224,7 @@ void ac__ring_publish(struct ac__board *board, uint32_t task, uint64_t gen)
 {
 	atomic_store_explicit(&board->tasks[task].word, ready_word(gen),
 			      memory_order_release); /* R1 */
+	AC_STEP();
 	enter(board, task, gen);
 }
 
@@ -233,6 +235,7 @@ void ac__ring_republish(struct ac__board *board, uint32_t task, uint64_t gen)
 
 bool ac__ring_withdraw(struct ac__board *board, uint32_t task, uint64_t gen)
 {
+	AC_STEP();
 	return ac__word_swap(&board->tasks[task].word, ready_word(gen),
 			     ac__word_make(AC__TASK_FREE, AC__OWNER_SEAT, gen + 1));
 }
@@ -267,10 +270,13 @@ int64_t ac__ring_take(struct ac__board *board, unsigned seat)
 		if (!entry_at(board, head, &entry))
 			return -1;
 		gen = entry_gen(entry);
+		AC_STEP();
 		mine = ac__word_swap(&board->tasks[entry_task(entry)].word,
 				     ready_word(gen),
 				     ac__word_make(AC__TASK_TAKEN, seat, gen));
+		AC_STEP();
 		move_head(board, head);
+		AC_STEP();
 		if (mine) {
 			prefetch_ahead(board, head);
 			return entry_task(entry);
@@ -299,10 +305,11 @@ static void push_done(struct ac__board *board, uint32_t task)
 	uint32_t first = atomic_load_explicit(&board->shm->done,
 					      memory_order_relaxed);
 
-	do
+	do {
 		atomic_store_explicit(&board->links[task], first,
 				      memory_order_relaxed);
-	while (!atomic_compare_exchange_weak(&board->shm->done, &first,
+		AC_STEP();
+	} while (!atomic_compare_exchange_weak(&board->shm->done, &first,
 					     task + 1)); /* R4, B3 */
 }
 
@@ -312,11 +319,14 @@ int ac__done_push(struct ac__board *board, unsigned seat, uint32_t task)
 	uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
 	uint64_t gen = ac__word_gen(seen);
 
+	AC_STEP();
 	if (AC__UNLIKELY(!ac__word_swap(
 		    word, ac__word_make(AC__TASK_TAKEN, seat, gen),
 		    ac__word_make(AC__TASK_DONE, seat, gen)))) /* R3 */
 		return -1;
+	AC_STEP();
 	push_done(board, task);
+	AC_STEP();
 	/* B4. A worker that is not to ring now took a task before; whoever takes
 	 * the one that leaves too few will come here after it. */
 	return ac__bell_is_armed(&board->shm->owner_bell) &&
@@ -353,6 +363,7 @@ static bool wake_one_of(struct ac__board *board, unsigned index)
 	uint64_t bits = atomic_load(map); /* R5 */
 
 	while (bits) {
+		AC_STEP();
 		unsigned bit = (unsigned)__builtin_ctzll(bits);
 		uint64_t one = UINT64_C(1) << bit;
 		unsigned seat = index * 64 + bit;
@@ -375,6 +386,7 @@ static void wake_one(struct ac__board *board)
 
 void ac__ring_wake(struct ac__board *board)
 {
+	AC_STEP();
 	if (!atomic_load(&board->shm->spinner)) /* R5 */
 		wake_one(board);
 }
@@ -404,6 +416,7 @@ void ac__spinner_leave(struct ac__board *board, unsigned seat)
 {
 	uint32_t me = seat;
 
+	AC_STEP();
 	atomic_compare_exchange_strong(&board->shm->spinner, &me, 0); /* R5 */
 }
 
@@ -420,6 +433,7 @@ static uint64_t idle_bit(unsigned seat)
 void ac__idle_leave(struct ac__board *board, unsigned seat)
 {
 	ac__bell_disarm(&board->arena->seats[seat].bell);
+	AC_STEP();
 	atomic_fetch_and(idle_word(board, seat), ~idle_bit(seat));
 }
 
@@ -427,6 +441,7 @@ bool ac__idle_enter(struct ac__board *board, unsigned seat)
 {
 	ac__bell_arm(&board->arena->seats[seat].bell); /* B1 */
 	atomic_fetch_or(idle_word(board, seat), idle_bit(seat));
+	AC_STEP();
 	if (!ac__ring_any(board) && !atomic_load(&board->shm->closing)) /* B2 */
 		return true;
 	ac__idle_leave(board, seat);

@@ -54,6 +54,8 @@ void ac__fault_arm(enum ac__sys_call call, unsigned nth, unsigned times, int err
 	faults[call].err = err;
 }
 
+void (*ac__step_hook)(void);
+
 unsigned ac__fault_calls(enum ac__sys_call call)
 {
 	return faults[call].calls;

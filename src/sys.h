@@ -32,6 +32,17 @@ void ac__fault_arm(enum ac__sys_call call, unsigned nth, unsigned times, int err
 void ac__fault_disarm(void);
 /* Calls of that kind since the last arm or disarm. */
 unsigned ac__fault_calls(enum ac__sys_call call);
+
+/* Stands between two steps of the protocol, where a test may yield, die or write; set
+ * before there are threads. Nothing in the real library. */
+extern void (*ac__step_hook)(void);
+#define AC_STEP()                          \
+	do {                               \
+		if (ac__step_hook)         \
+			ac__step_hook();   \
+	} while (0)
+#else
+#define AC_STEP() ((void)0)
 #endif
 
 /* ---- time, processors ---- */

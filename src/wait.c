@@ -153,6 +153,7 @@ static bool arm_bell(struct ac_pool *pool, int64_t below)
 	atomic_store_explicit(&pool->board.shm->ring_below, (uint32_t)below,
 			      memory_order_relaxed);
 	ac__bell_arm(&pool->board.shm->owner_bell);
+	AC_STEP();
 	return !ac__done_any(&pool->board) ||
 	       ac__ring_length(&pool->board) > below;
 }

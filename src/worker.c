@@ -236,6 +236,7 @@ static int64_t find_task(struct ac_worker *worker, int *interrupted)
 		bool closing = is_closing(worker);
 		int64_t task = ac__ring_take(&worker->board, worker->seat);
 
+		AC_STEP();
 		if (task >= 0 || closing)
 			return task;
 		/* Only what ends a busy time is likely to be followed at once. */
@@ -294,6 +295,7 @@ static void complete(struct ac_worker *worker, struct ac_call *call)
 {
 	int r = ac__done_push(&worker->board, worker->seat, call->index);
 
+	AC_STEP();
 	/* Not before: the audit takes it for a task that the list has lost. */
 	atomic_store_explicit(&row_of(worker)->task, 0, memory_order_release);
 	if (r > 0)

@@ -20,6 +20,7 @@ enum behaviour {
 	NEVER_IS_READY,
 	LIVES_ON,		/* when it has left its seat */
 	RUNS_CALLS,		/* by ac_call_run */
+	LEAVES_WHEN_READY,
 };
 
 /* Shared with all processes. */
@@ -96,6 +97,8 @@ static int serve(int fd)
 	}
 	if (ac_worker_ready(worker, 0, NULL) < 0)
 		return 12;
+	if (seen->behaviour == LEAVES_WHEN_READY)
+		return 15;
 	while ((r = ac_worker_take(worker, &call)) != 0) {
 		if (r == -EINTR)
 			continue;
@@ -505,6 +508,13 @@ static void test_adopt_worker_that_never_is_ready(void **state)
 	assert_never_starts(NEVER_IS_READY, 150 * MS, "in time", 12);
 }
 
+/* Each one got ready, so none of them is a bad start. */
+static void test_adopt_workers_that_leave_as_they_come(void **state)
+{
+	(void)state;
+	assert_never_starts(LEAVES_WHEN_READY, 0, "before they take any work", 150);
+}
+
 static void test_adopt_start_that_fails_later(void **state)
 {
 	int how = SIGKILL, r;
@@ -654,6 +664,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_worker_that_says_no),
 		ADOPT_TEST(test_adopt_worker_that_dies_at_once),
 		ADOPT_TEST(test_adopt_worker_that_never_is_ready),
+		ADOPT_TEST(test_adopt_workers_that_leave_as_they_come),
 		ADOPT_TEST(test_adopt_start_that_fails_later),
 		ADOPT_TEST(test_adopt_workers_die_with_their_owner),
 		ADOPT_TEST(test_adopt_refuses_what_can_not_be),
