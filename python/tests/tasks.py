@@ -75,6 +75,13 @@ def memory():
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
+def spin_noted(notes):
+    """Compute for ever."""
+    note(notes, os.getpid())
+    while True:
+        pass
+
+
 # ---- values ----
 
 def nothing(*_args):
@@ -247,19 +254,22 @@ DEATHS = {
 
 
 def die(how):
+    """Does not return, unless the worker holds back a signal that it must not."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump can take long
+    faulthandler.disable()  # no page of tracebacks in the tests' output
     if how == "sys.exit":
         sys.exit(3)
-    if how == "os._exit":
+    elif how == "os._exit":
         os._exit(7)
-    if how == "interrupt":
+    elif how == "interrupt":
         raise KeyboardInterrupt
-    faulthandler.disable()  # no page of tracebacks in the tests' output
-    if how == "segv":
-        faulthandler._sigsegv()
-    if how == "abort":
+    elif how == "segv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif how == "abort":
         os.abort()
-    os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise Trouble("still alive")
 
 
 def die_noted(notes, how):
@@ -340,6 +350,10 @@ def hang_at_start(notes):
 def whoami(_=None):
     process = multiprocessing.current_process()
     return process.name, process._identity, process.daemon, os.getpid()
+
+
+def signal_mask(_=None):
+    return sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 def start_a_process(_=None):

@@ -102,6 +102,12 @@ class Workers(Case):
         pool = self.new_pool(1)
         self.assertEqual(pool.apply(tasks.log_level), logging.CRITICAL + 3)
 
+    def test_signals_are_held_back_in_no_worker(self):
+        """Neither in the first ones nor in those that a helper has started."""
+        mask = tasks.signal_mask()
+        pool = self.new_pool(1, maxtasksperchild=1)
+        self.assertEqual([pool.apply(tasks.signal_mask) for _ in range(3)], [mask] * 3)
+
     def test_context_argument(self):
         pool = allcores.pool.Pool(1, context=self.context)
         self.addCleanup(stop, pool)
@@ -243,14 +249,6 @@ class Private(Case):
         pool._repopulate_pool()
         self.assertEqual(pids(pool), before)
         self.assertEqual(pool.map(tasks.same, [1, 2]), [1, 2])
-
-    def test_grown_by_hand(self):
-        pool = self.new_pool(1)
-        pool._processes = 2
-        pool._repopulate_pool()
-        self.wait_until(lambda: len(pool._pool) == 2, "a second worker")
-        met = pool.map_async(functools.partial(tasks.meet, self.folder), [2, 2], 1).get(PATIENCE)
-        self.assertEqual(sorted(met), sorted(pids(pool)))
 
     def test_names_in_the_module(self):
         for name in ("Pool", "ThreadPool", "ApplyResult", "AsyncResult", "MapResult",

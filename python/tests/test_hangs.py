@@ -1,0 +1,421 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Ways to hang that take a whole program: its end, its killing, Ctrl-C, its limits.
+
+Each is a script in a session of its own, ended after a bounded time, of whose processes
+nothing may be left. Deaths of workers: test_deaths.py; input: test_imap.py.
+"""
+import os
+import signal
+import time
+import unittest
+
+from support import Case, Script, alive, engine_only, for_each_method
+
+HEAD = """
+import os, resource, signal, sys, threading, time
+import allcores
+import tasks
+if __name__ == "__main__":
+    method, folder = sys.argv[1:3]
+    context = allcores.get_context(method)
+    notes, never = folder + "/notes", folder + "/never"
+    def tell(pool):
+        print(*[worker.pid for worker in pool._pool], flush=True)
+"""
+
+
+class Program(Case):
+    """Runs a script; its first line of output is its workers' pids."""
+
+    def start(self, body):
+        text = HEAD + "".join(f"    {line}\n" for line in body.strip().splitlines())
+        script = Script(self, text, self.method, self.folder)
+        self.workers = [int(word) for word in script.process.stdout.readline().split()]
+        return script
+
+    def wait_notes(self, count):
+        self.wait_until(lambda: len(self.read_notes()) >= count, f"{count} running tasks")
+
+    def finish(self, script, *codes):
+        """Its output; it ends by itself, with one of the codes, and all its workers with it."""
+        code, out, err = script.finish()
+        self.assertIn(code, codes, err)
+        self.wait_gone(self.workers)
+        return out, err
+
+
+@engine_only
+class OwnerEnds(Program):
+    """However the owner ends, its workers end."""
+
+    busy = """
+pool = context.Pool(2)
+tell(pool)
+result = pool.starmap_async(tasks.note_and_wait, [(notes, never)] * 10, 1)
+"""
+
+    def test_killed_while_workers_are_busy(self):
+        script = self.start(self.busy + "result.get()")
+        self.wait_notes(2)
+        os.kill(script.pid, signal.SIGKILL)
+        self.wait_gone(self.workers)
+
+    def test_killed_while_workers_compute(self):
+        script = self.start("""
+pool = context.Pool(2)
+tell(pool)
+pool.map(tasks.spin_noted, [notes] * 4, 1)
+""")
+        self.wait_notes(2)
+        os.kill(script.pid, signal.SIGKILL)
+        self.wait_gone(self.workers)
+
+    def test_killed_while_idle(self):
+        script = self.start("""
+pool = context.Pool(2)
+pool.map(tasks.square, range(10))
+tell(pool)
+time.sleep(100)
+""")
+        os.kill(script.pid, signal.SIGKILL)
+        self.wait_gone(self.workers)
+
+    def test_terminated_by_a_signal(self):
+        script = self.start(self.busy + "result.get()")
+        self.wait_notes(2)
+        os.kill(script.pid, signal.SIGTERM)
+        self.finish(script, -signal.SIGTERM)
+
+    def test_exit_with_work_pending(self):
+        self.finish(self.start(self.busy), 0)
+
+    def test_exit_with_an_imap_half_read(self):
+        self.finish(self.start("""
+import itertools
+pool = context.Pool(2)
+tell(pool)
+found = pool.imap(tasks.square, itertools.count())
+assert [next(found), next(found)] == [0, 1]
+"""), 0)
+
+    def test_exit_with_an_input_that_blocks(self):
+        self.finish(self.start("""
+pool = context.Pool(2)
+tell(pool)
+def items():
+    yield 1
+    threading.Event().wait()
+found = pool.imap(tasks.square, items())
+assert next(found) == 1
+"""), 0)
+
+    def test_exit_with_a_thread_that_waits(self):
+        self.finish(self.start(self.busy + """
+thread = threading.Thread(target=result.get, daemon=True)
+thread.start()
+"""), 0)
+
+    def test_exit_with_a_callback_running(self):
+        self.finish(self.start("""
+pool = context.Pool(2)
+tell(pool)
+begun = threading.Event()
+def callback(_):
+    begun.set()
+    threading.Event().wait()
+result = pool.apply_async(tasks.square, (3,), callback=callback)
+begun.wait()
+"""), 0)
+
+    def test_exit_at_once_with_os_exit(self):
+        self.finish(self.start(self.busy + "os._exit(5)"), 5)
+
+    def test_exit_right_after_the_start(self):
+        self.finish(self.start("pool = context.Pool(2)\ntell(pool)"), 0)
+
+    def test_uncaught_exception(self):
+        _, err = self.finish(self.start(self.busy + "1 / 0"), 1)
+        self.assertIn("ZeroDivisionError", err)
+
+    def test_stopped_and_continued(self):
+        script = self.start("""
+pool = context.Pool(2)
+tell(pool)
+result = pool.starmap_async(tasks.note_and_wait, [(notes, folder + "/go", i) for i in range(4)], 1)
+print(result.get(60))
+""")
+        self.wait_notes(2)
+        os.kill(script.pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        self.assertTrue(all(map(alive, self.workers)))
+        os.kill(script.pid, signal.SIGCONT)
+        with open(self.path("go"), "w"):
+            pass
+        out, _ = self.finish(script, 0)
+        self.assertEqual(out, "[0, 1, 2, 3]\n")
+
+
+@engine_only
+class Interrupted(Program):
+    """Ctrl-C, which goes to the whole group, in each state."""
+
+    def interrupt(self, script):
+        os.killpg(script.pid, signal.SIGINT)
+
+    def check(self, body, count=2):
+        """Ended by KeyboardInterrupt, with the owner's traceback alone."""
+        script = self.start(body)
+        self.wait_notes(count)
+        self.interrupt(script)
+        _, err = self.finish(script, -signal.SIGINT, 1, 130)
+        self.assertEqual(err.count("Traceback (most recent call last)"), 1, err)
+        self.assertIn("KeyboardInterrupt", err)
+        self.assertNotIn("PoolWorker", err)
+
+    def test_in_apply(self):
+        self.check("""
+pool = context.Pool(2)
+tell(pool)
+pool.apply_async(tasks.note_and_wait, (notes, never))
+pool.apply(tasks.note_and_wait, (notes, never))
+""")
+
+    def test_in_get(self):
+        self.check("""
+pool = context.Pool(2)
+tell(pool)
+result = pool.starmap_async(tasks.note_and_wait, [(notes, never)] * 10, 1)
+result.get()
+""")
+
+    def test_in_get_with_timeout(self):
+        self.check("""
+pool = context.Pool(1)
+tell(pool)
+pool.apply_async(tasks.note_and_wait, (notes, never)).get(100)
+""", 1)
+
+    def test_in_map(self):
+        for chunksize in (None, 1):
+            self.check(f"""
+pool = context.Pool(2)
+tell(pool)
+pool.starmap(tasks.note_and_wait, [(notes, never)] * 10, {chunksize})
+""")
+            os.unlink(self.notes)
+
+    def test_in_imap(self):
+        self.check("""
+import functools
+pool = context.Pool(2)
+tell(pool)
+for _ in pool.imap(functools.partial(tasks.note_and_wait, notes), [never] * 10):
+    pass
+""")
+
+    def test_in_a_with_block(self):
+        self.check("""
+with context.Pool(2) as pool:
+    tell(pool)
+    pool.starmap(tasks.note_and_wait, [(notes, never)] * 10, 1)
+""")
+
+    def test_in_join(self):
+        self.check("""
+pool = context.Pool(2)
+tell(pool)
+pool.starmap_async(tasks.note_and_wait, [(notes, never)] * 10, 1)
+pool.close()
+pool.join()
+""")
+
+    def test_in_the_initializer(self):
+        self.check("""
+pool = context.Pool(1, tasks.hang_at_start, (notes,))
+tell(pool)
+pool.apply(tasks.square, (3,))
+""", 1)
+
+    def test_while_idle(self):
+        self.check("""
+pool = context.Pool(2)
+pool.map(tasks.square, range(10))
+tell(pool)
+tasks.note(notes, "idle")
+time.sleep(100)
+""", 1)
+
+    def test_caught_and_the_pool_goes_on(self):
+        script = self.start("""
+pool = context.Pool(2)
+tell(pool)
+held = [pool.apply_async(tasks.note_and_wait, (notes, folder + "/go", i)) for i in range(2)]
+try:
+    held[0].get()
+except KeyboardInterrupt:
+    tasks.touch(folder + "/go")
+print([result.get(60) for result in held], pool.map(tasks.square, range(4)), flush=True)
+pool.close()
+pool.join()
+""")
+        self.wait_notes(2)
+        self.interrupt(script)
+        out, err = self.finish(script, 0)
+        self.assertEqual((out, err), ("[0, 1] [0, 1, 4, 9]\n", ""))
+
+    def test_twice(self):
+        script = self.start("""
+try:
+    pool = context.Pool(2)
+    tell(pool)
+    pool.starmap(tasks.note_and_wait, [(notes, never)] * 10, 1)
+finally:
+    pool.close()
+    tasks.note(notes, "closing")
+    pool.join()
+""")
+        self.wait_notes(2)
+        self.interrupt(script)
+        self.wait_notes(3)
+        self.interrupt(script)
+        self.finish(script, -signal.SIGINT, 1, 130)
+
+
+@engine_only
+class AtAnyMoment(Program, unittest.TestCase):
+    """A signal just before a call goes to sleep is not slept over for good."""
+
+    method = "fork"
+
+    def test_each_call(self):
+        script = self.start("""
+import random
+class Hit(Exception):
+    pass
+def handler(*_):
+    raise Hit
+signal.signal(signal.SIGALRM, handler)
+pool = context.Pool(2)
+tell(pool)
+held = [pool.apply_async(tasks.wait_for, (never,)) for _ in range(2)]
+mapped = pool.map_async(tasks.square, [1])
+calls = (held[0].get, mapped.get, lambda: pool.apply(tasks.square, (1,)),
+         lambda: pool.map(tasks.square, [1, 2, 3]), lambda: pool.map(tasks.square, [1, 2, 3], 1),
+         lambda: next(pool.imap(tasks.square, [1])), lambda: held[0].get(1000))
+seed = random.Random(1)
+for call in calls:
+    for _ in range(20):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seed.uniform(20e-6, 400e-6))
+            call()
+        except Hit:
+            pass
+print("all", flush=True)
+pool.terminate()
+pool.join()
+""")
+        out, err = self.finish(script, 0)
+        self.assertEqual((out, err), ("all\n", ""))
+
+
+@engine_only
+class Limits(Program):
+    """What the system refuses is an error, never a wait."""
+
+    def test_no_descriptors_left(self):
+        script = self.start("""
+print()
+context.Process(target=tasks.nothing).start()
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+try:
+    context.Pool(2)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+for fd in held:
+    os.close(fd)
+with context.Pool(2) as pool:
+    print(pool.map(tasks.square, range(4)))
+""")
+        out, err = self.finish(script, 0)
+        self.assertRegex(out, r"^\w+\n\[0, 1, 4, 9\]\n$", err)
+
+    def test_descriptors_run_out_while_it_works(self):
+        script = self.start("""
+pool = context.Pool(2, maxtasksperchild=1)
+tell(pool)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+results = [pool.apply_async(tasks.square, (i,)) for i in range(10)]
+time.sleep(0.5)
+for fd in held:
+    os.close(fd)
+for result in results:
+    try:
+        result.get(30)
+    except allcores.TimeoutError:
+        raise
+    except Exception:
+        pass
+pool.close()
+pool.join()
+""")
+        self.finish(script, 0)
+
+    def test_parents_thread_that_opened_it_has_ended(self):
+        script = self.start("""
+opened = []
+thread = threading.Thread(target=lambda: opened.append(context.Pool(2)))
+thread.start()
+thread.join()
+pool = opened[0]
+tell(pool)
+time.sleep(0.3)
+print(pool.map(tasks.square, range(4)), all(worker.is_alive() for worker in pool._pool))
+""")
+        out, _ = self.finish(script, 0)
+        self.assertEqual(out, "[0, 1, 4, 9] True\n")
+
+    def test_fork_by_the_user_while_it_works(self):
+        script = self.start("""
+pool = context.Pool(2)
+tell(pool)
+for _ in range(20):
+    result = pool.map_async(tasks.square, range(100), 1)
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert result.get(30) == [i * i for i in range(100)]
+print(all(worker.is_alive() for worker in pool._pool))
+""")
+        out, err = self.finish(script, 0)
+        self.assertEqual(out, "True\n", err)
+
+    def test_pool_in_a_pool_on_full_processors(self):
+        script = self.start("""
+pool = allcores.pool.Pool(os.cpu_count() or 1, context=tasks.NO_DAEMON[method]())
+tell(pool)
+print(pool.starmap(tasks.nested_map, [(method, 10)] * 4, 1))
+pool.close()
+pool.join()
+""")
+        out, _ = self.finish(script, 0)
+        self.assertEqual(out, "[285, 285, 285, 285]\n")
+
+
+for_each_method(globals(), OwnerEnds, Interrupted, Limits)
+
+if __name__ == "__main__":
+    unittest.main()

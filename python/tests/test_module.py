@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The package as a module: what it re-exports, contexts, engine, command line."""
+import contextlib
+import functools
+import importlib
+import multiprocessing
+import multiprocessing.pool
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import unittest
+
+import allcores
+import tasks
+from support import METHODS, PATIENCE, STDLIB, stop
+
+OURS = {"pool", "context"}  # submodules of our own, with the names of the standard library's
+POSIX = {name for _, name, _ in pkgutil.iter_modules(multiprocessing.__path__)
+         if "win32" not in name}
+
+
+def run(*args, **env):
+    """(exit code, stdout, stderr) of the interpreter with args."""
+    done = subprocess.run([sys.executable, *args], env=dict(os.environ, **env), text=True,
+                          capture_output=True, timeout=PATIENCE)
+    return done.returncode, done.stdout, done.stderr
+
+
+class ReExports(unittest.TestCase):
+    """`import allcores as multiprocessing` gives the whole module."""
+
+    def test_every_public_name(self):
+        for name in multiprocessing.__all__:
+            self.assertTrue(hasattr(allcores, name), name)
+            self.assertIn(name, allcores.__all__)
+        for name in allcores.__all__:
+            self.assertTrue(hasattr(allcores, name), name)
+
+    def test_star_import(self):
+        names = {}
+        exec("from allcores import *", names)
+        self.assertLessEqual(set(multiprocessing.__all__), set(names))
+
+    def test_errors_and_processes_are_the_standard_librarys(self):
+        for name in ("ProcessError", "BufferTooShort", "TimeoutError", "AuthenticationError",
+                     "Process", "current_process", "parent_process", "active_children"):
+            self.assertEqual(getattr(allcores, name), getattr(multiprocessing, name), name)
+
+    def test_submodules_are_the_same_objects(self):
+        for name in sorted(POSIX - OURS):
+            ours = importlib.import_module(f"allcores.{name}")
+            self.assertIs(ours, importlib.import_module(f"multiprocessing.{name}"))
+            self.assertIs(getattr(allcores, name), ours)
+            self.assertIs(sys.modules[f"allcores.{name}"], ours)
+
+    def test_submodules_in_a_fresh_interpreter(self):
+        """Each as an attribute and as an import, in each order."""
+        for order in ("import allcores, multiprocessing", "import multiprocessing, allcores"):
+            script = f"{order}\n" + "\n".join(
+                f"import allcores.{name}\nfrom allcores import {name} as a\n"
+                f"import multiprocessing.{name}\n"
+                f"assert a is allcores.{name}, {name!r}\n"
+                f"assert {name!r} in {OURS!r} or a is multiprocessing.{name}, {name!r}\n"
+                for name in sorted(POSIX))
+            self.assertEqual(run("-c", script), (0, "", ""))
+        code, _, err = run("-c", "import allcores\nallcores.managers.BaseManager\n"
+                                 "allcores.shared_memory.SharedMemory\nallcores.pool.ThreadPool")
+        self.assertEqual(code, 0, err)
+
+    def test_unknown_names(self):
+        with self.assertRaises(AttributeError):
+            allcores.nonsense
+        with self.assertRaises(ModuleNotFoundError):
+            importlib.import_module("allcores.nonsense")
+
+    def test_own_submodules_have_the_standard_librarys_names(self):
+        for name in OURS:
+            ours = importlib.import_module(f"allcores.{name}")
+            theirs = importlib.import_module(f"multiprocessing.{name}")
+            for public in dir(theirs):
+                if not public.startswith("_"):
+                    self.assertTrue(hasattr(ours, public), f"{name}.{public}")
+
+    def test_thread_pools(self):
+        for make in (allcores.pool.ThreadPool, allcores.dummy.Pool):
+            with make(2) as pool:
+                self.assertEqual(pool.map(tasks.square, range(5)), [0, 1, 4, 9, 16])
+                self.assertEqual(pool.apply(os.getpid), os.getpid())
+
+    def test_the_standard_librarys_pool_is_untouched(self):
+        self.assertEqual(multiprocessing.pool.Pool.__module__, "multiprocessing.pool")
+        with multiprocessing.Pool(1) as pool:
+            self.assertIs(type(pool), multiprocessing.pool.Pool)
+            self.assertEqual(pool.map(tasks.square, range(3)), [0, 1, 4])
+        pool.join()
+
+    def test_managers_queues_and_values(self):
+        with allcores.Manager() as manager:
+            shared = manager.dict(a=1)
+            with allcores.Pool(1) as pool:
+                self.assertEqual(pool.apply(tasks.describe, (shared,))[0][0]["a"], 1)
+            pool.join()
+        queue, value = allcores.Queue(), allcores.Value("i", 5)
+        queue.put(value.value)
+        self.assertEqual(queue.get(timeout=PATIENCE), 5)
+        queue.close()
+        queue.join_thread()
+
+
+class Contexts(unittest.TestCase):
+    """Start methods are shared with the standard library."""
+
+    def test_get_context(self):
+        for method in METHODS:
+            context = allcores.get_context(method)
+            self.assertEqual(context.get_start_method(), method)
+            self.assertIs(context.get_context(), context)
+            self.assertIs(allcores.get_context(method), context)
+            self.assertIsInstance(context, type(multiprocessing.get_context(method)))
+            for name in ("Process", "Queue", "Lock", "Event", "Value", "Manager", "Pipe"):
+                self.assertTrue(hasattr(context, name), name)
+            pool = context.Pool(1)
+            try:
+                self.assertIsInstance(pool, allcores.pool.Pool)
+            finally:
+                stop(pool)
+
+    def test_unknown_method(self):
+        for call in (allcores.get_context, allcores.get_context("fork").get_context,
+                     functools.partial(allcores.set_start_method, force=True)):
+            with self.assertRaises(ValueError):
+                call("nonsense")
+
+    def test_default_context(self):
+        self.assertEqual(allcores.get_context().get_start_method(),
+                         multiprocessing.get_context().get_start_method())
+        self.assertEqual(allcores.get_all_start_methods(),
+                         multiprocessing.get_all_start_methods())
+
+    def test_start_method_is_shared(self):
+        for setter, getter in (("allcores", "multiprocessing"), ("multiprocessing", "allcores")):
+            for method in METHODS:
+                code, out, err = run("-c", f"""
+import allcores, multiprocessing
+{setter}.set_start_method({method!r})
+assert {setter}.get_start_method() == {getter}.get_start_method() == {method!r}
+assert {getter}.get_context().get_start_method() == {method!r}
+try:
+    {getter}.set_start_method("fork")
+except RuntimeError as error:
+    print(error)
+{getter}.set_start_method("spawn", force=True)
+assert {setter}.get_start_method() == "spawn"
+{setter}.set_start_method(None, force=True)
+assert {getter}.get_start_method(allow_none=True) is None
+""")
+                self.assertEqual((code, out, err), (0, "context has already been set\n", ""))
+
+    def test_default_is_the_standard_librarys(self):
+        code, out, err = run("-c", """
+import allcores, multiprocessing
+assert multiprocessing.get_start_method(allow_none=True) is None
+assert allcores.get_start_method(allow_none=True) is None
+print(allcores.get_start_method() == multiprocessing.get_start_method())
+""")
+        self.assertEqual((code, out, err), (0, "True\n", ""))
+
+
+class Processors(unittest.TestCase):
+    """allcores.cpus and cpu_count."""
+
+    def test_cpus(self):
+        usable = len(os.sched_getaffinity(0))
+        self.assertIn(allcores.cpus(), range(1, usable + 1))
+        self.assertEqual(allcores.cpus(leave=0), allcores.cpus())
+        self.assertEqual(allcores.cpus(leave=10**6), 1)
+        self.assertEqual(allcores.cpus(leave=1), max(allcores.cpus() - 1, 1))
+
+    def test_cpus_of_one(self):
+        one = {min(os.sched_getaffinity(0))}
+        before = os.sched_getaffinity(0)
+        self.addCleanup(os.sched_setaffinity, 0, before)
+        os.sched_setaffinity(0, one)
+        self.assertEqual(allcores.cpus(), 1)
+
+    def test_cpu_count(self):
+        self.assertEqual(allcores.cpu_count(), multiprocessing.cpu_count())
+
+
+class Engine(unittest.TestCase):
+    """Which pool is in use, and why."""
+
+    def test_named(self):
+        wanted = os.environ.get("ALLCORES_ENGINE") or "allcores"
+        self.assertEqual(allcores.engine, wanted)
+        self.assertEqual(STDLIB, wanted == "stdlib")
+
+    def test_standard_librarys(self):
+        code, out, err = run("-c", """
+import multiprocessing, multiprocessing.pool
+import allcores, allcores.pool
+assert allcores.engine == "stdlib", allcores.engine
+assert allcores.pool is multiprocessing.pool
+assert allcores.Pool == multiprocessing.Pool
+assert allcores.get_context == multiprocessing.get_context
+assert set(multiprocessing.__all__) <= set(allcores.__all__)
+assert issubclass(allcores.WorkerDied, allcores.ProcessError)
+assert issubclass(allcores.StartError, allcores.ProcessError)
+assert issubclass(allcores.TaskCancelled, allcores.ProcessError)
+assert allcores.cpus() >= 1
+assert allcores.cpus(leave=10**6) == 1
+with allcores.Pool(1) as pool:
+    assert type(pool) is multiprocessing.pool.Pool
+    print(pool.map(abs, [-1]))
+pool.join()
+""", ALLCORES_ENGINE="stdlib")
+        self.assertEqual((code, out, err), (0, "[1]\n", ""))
+
+    def test_unknown_engine_is_refused(self):
+        code, _, err = run("-c", "import allcores", ALLCORES_ENGINE="nonsense")
+        self.assertEqual(code, 1)
+        self.assertIn("nonsense", err)
+
+    def test_info(self):
+        code, out, err = run("-m", "allcores", "--info")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn(allcores.__version__, out)
+        self.assertIn(allcores.engine, out)
+        self.assertRegex(out, rf"\b{allcores.cpus()}\b")
+        self.assertIn(".".join(map(str, sys.version_info[:2])), out)
+        self.assertGreater(len(out.splitlines()), 3)
+
+    def test_info_of_the_standard_librarys(self):
+        code, out, err = run("-m", "allcores", "--info", ALLCORES_ENGINE="stdlib")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("stdlib", out)
+        self.assertIn("ALLCORES_ENGINE", out)
+
+    def test_command_line_refuses_nonsense(self):
+        code, _, err = run("-m", "allcores", "--nonsense")
+        self.assertEqual(code, 2)
+        self.assertIn("usage", err)
+
+    def test_import_starts_nothing(self):
+        code, out, err = run("-c", """
+import os, allcores
+print(len(os.listdir("/proc/self/task")), allcores.active_children())
+""")
+        self.assertEqual((code, out, err), (0, "1 []\n", ""))
+
+    def test_version(self):
+        self.assertTrue(re.match(r"\d+\.\d+\.\d+", allcores.__version__))
+
+
+class Joblib(unittest.TestCase):
+    """joblib subclasses multiprocessing.pool.Pool, and goes on working beside us."""
+
+    def test_multiprocessing_backend(self):
+        try:
+            import joblib
+        except ImportError:
+            self.skipTest("joblib is not here")
+        with contextlib.closing(allcores.Pool(1)) as pool:
+            found = joblib.Parallel(n_jobs=2, backend="multiprocessing")(
+                joblib.delayed(tasks.square)(i) for i in range(20))
+            self.assertEqual(found, [i * i for i in range(20)])
+            self.assertEqual(pool.apply(tasks.square, (3,)), 9)
+        pool.join()
+
+
+if __name__ == "__main__":
+    unittest.main()
