@@ -12,7 +12,6 @@ import importlib
 import multiprocessing as _multiprocessing
 import os as _os
 import sys as _sys
-from typing import Any
 
 from . import _stdlib, errors
 from .errors import BrokenPool, StartError, TaskCancelled, WorkerDied
@@ -77,7 +76,7 @@ __all__ = [  # noqa: PLE0604
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Submodules, ours or the standard library's, imported when they are asked for."""
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import multiprocessing
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from importlib.machinery import ModuleSpec, PathFinder
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
 
 PACKAGE = __package__ + "."
 
@@ -20,26 +22,26 @@ def real_name(name: str) -> str:
     return "multiprocessing." + name.removeprefix(PACKAGE)
 
 
-class Finder(MetaPathFinder, Loader):
+class Finder:
     """Finds what this package has not, and the standard library's has."""
 
+    @staticmethod
     def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """As importlib asks for it; last of all finders."""
         if not name.startswith(PACKAGE):
             return None
-        try:
-            if importlib.util.find_spec(real_name(name)) is None:
-                return None
-        except ModuleNotFoundError:
+        if PathFinder.find_spec(real_name(name), multiprocessing.__path__) is None:
             return None
-        return ModuleSpec(name, self)
+        return ModuleSpec(name, Finder)  # type: ignore[arg-type]
 
-    def create_module(self, spec: ModuleSpec) -> None:
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
         """A stand-in: exec_module puts the real one in its place."""
 
-    def exec_module(self, module: ModuleType) -> None:
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
         """Import the real one and let it be found under our name, too."""
         name = module.__spec__.name if module.__spec__ else module.__name__
         sys.modules[name] = importlib.import_module(real_name(name))
@@ -47,4 +49,4 @@ class Finder(MetaPathFinder, Loader):
 
 def install() -> None:
     """Once: ask us after everybody else."""
-    sys.meta_path.append(Finder())
+    sys.meta_path.append(Finder)

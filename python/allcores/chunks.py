@@ -34,20 +34,22 @@ class MeasuredChunks:
     """
 
     divisible = True
-    TARGET_NS = 5_000_000
+    TARGET_NS = 1_000_000
     GROWTH = 16  # at most, from what has been measured to what is tried
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, item_ns: float | None = None) -> None:
+        """item_ns: how long an item of the last map of this function took, if known."""
         self.window = 2 * workers + 1
         self._workers = workers
-        self._known = 0  # the largest call measured, in items
-        self._item_ns = 0.0
+        self.item_ns = item_ns or 0.0
+        # The largest call measured, in items.
+        self._known = 0 if item_ns is None else int(self.TARGET_NS / max(item_ns, 1.0))
 
     def size(self, remaining: int) -> int:
         """How many of the remaining items the next call gets."""
         if not self._known:
             return 1
-        fits = self.TARGET_NS / max(self._item_ns, 1.0)
+        fits = self.TARGET_NS / max(self.item_ns, 1.0)
         share = -(-remaining // (2 * self._workers))
         return max(1, min(int(fits), self._known * self.GROWTH, share))
 
@@ -56,5 +58,6 @@ class MeasuredChunks:
         if not items:
             return
         measured = elapsed_ns / items
-        self._item_ns = (self._item_ns + measured) / 2 if self._known >= items else measured
+        # More items tell more: the first ones paid for imports, and for cold caches.
+        self.item_ns = (self.item_ns + measured) / 2 if self._known >= items else measured
         self._known = max(self._known, items)

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from multiprocessing import context as _stdlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from .pool import Pool
 
 
 def __getattr__(name: str) -> Any:
     """What else the standard library's module has: Process, TimeoutError..."""
+    if name.startswith("__"):
+        raise AttributeError(name)
     return getattr(_stdlib, name)
 
 

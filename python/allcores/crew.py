@@ -13,10 +13,13 @@ from collections.abc import Callable
 from multiprocessing import process as _stdlib_process
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 from . import errors
 from .worker import Seat, forking, main
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def describe(function: object) -> str | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from . import _core
 from .intake import Intake
 from .results import STARVED, CallResult, MapResult, take_back
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Handler:

@@ -9,12 +9,15 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from multiprocessing import TimeoutError
-from typing import Any
 
 from . import _core
 from .errors import TaskCancelled
 from .intake import Intake
 from .results import name_task
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import Any
 
 # Inputs that never block: read by the thread that takes the results.
 PROMPT = (list, tuple, range, str, bytes, dict, set, frozenset)

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context, util
 from multiprocessing.process import BaseProcess
-from typing import Any
+from types import FunctionType
 
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks, nominal_size
@@ -16,7 +16,13 @@ from .crew import Crew
 from .handler import Handler
 from .imap import IMapIterator, IMapUnorderedIterator, Source
 from .intake import Intake
-from .results import AsyncResult, Callback, CallResult, MapResult, run_given
+from .results import AsyncResult, CallResult, MapResult, run_given
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .results import Callback
 
 __all__ = ["Pool", "ThreadPool"]
 
@@ -25,11 +31,15 @@ RUN = "RUN"
 CLOSE = "CLOSE"
 TERMINATE = "TERMINATE"
 
+PACES_MOST = 256
+
 ApplyResult = AsyncResult
 
 
 def __getattr__(name: str) -> Any:
     """What else the standard library's module has: ThreadPool, MaybeEncodingError..."""
+    if name.startswith("__"):  # importlib asks: not worth an import
+        raise AttributeError(name)
     from multiprocessing import pool
 
     return getattr(pool, name)
@@ -116,6 +126,7 @@ class Pool:
             args=(self._core, self._crew, self._intake, self._handler),
             exitpriority=15,
         )
+        self._paces: dict[object, float] = {}  # nanoseconds per item, by function
         self._state = RUN
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
@@ -238,7 +249,7 @@ class Pool:
         nominal = chunksize or nominal_size(len(items), self._processes) or 1
         chunks: GivenChunks | MeasuredChunks
         if chunksize is None and self._maxtasksperchild is None:
-            chunks = MeasuredChunks(self._processes)
+            chunks = MeasuredChunks(self._processes, self._pace_of(func))
         else:
             chunks = GivenChunks(nominal, self._processes)
         return MapResult(
@@ -266,7 +277,18 @@ class Pool:
             result.run(self._core)
         finally:
             self._intake.leave(result)
+        self._remember(func, result)
         return result.get()  # type: ignore[no-any-return]
+
+    def _pace_of(self, func: Callable[..., Any]) -> float | None:
+        return self._paces.get(func) if isinstance(func, FunctionType) else None
+
+    def _remember(self, func: Callable[..., Any], result: MapResult) -> None:
+        """What a map's items took is a good guess for the next one."""
+        if isinstance(func, FunctionType) and isinstance(result.chunks, MeasuredChunks):
+            if len(self._paces) >= PACES_MOST:
+                self._paces.clear()
+            self._paces[func] = result.chunks.item_ns
 
     def _map_async(
         self,

@@ -8,17 +8,20 @@ import threading
 import types
 from collections.abc import Callable, Sequence
 from multiprocessing import TimeoutError, util
-from typing import TYPE_CHECKING, Any
 
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks
 from .crew import describe
 from .errors import TaskCancelled, WorkerDied
 
+TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
+    from typing import Any
+
+    Callback = Callable[[Any], object] | None
+
     from .handler import Handler
 
-Callback = Callable[[Any], object] | None
 
 # How often a map whose workers run out of work looks for items to take back, in seconds.
 STARVED = 0.001
@@ -128,8 +131,8 @@ class MapResult(SettledResult):
         self._function = function
         self._items = items
         self._star = star
-        self._chunks = chunks
-        self._chunksize = chunksize
+        self.chunks = chunks
+        self.chunksize = chunksize
         self._value: list[Any] = [None] * len(items)
         self._next = 0  # the first item not handed in
         self._back: list[range] = []  # items taken back
@@ -144,14 +147,14 @@ class MapResult(SettledResult):
 
     @property
     def _number_left(self) -> int:
-        return -(-self._unsettled // self._chunksize)
+        return -(-self._unsettled // self.chunksize)
 
     # ---- handing in ----
 
     def _next_items(self) -> range | None:
         if self._back:
             items = self._back.pop()
-            size = self._chunks.size(len(items))
+            size = self.chunks.size(len(items))
             if size < len(items):
                 self._back.append(items[size:])
                 items = items[:size]
@@ -159,14 +162,14 @@ class MapResult(SettledResult):
         if self._next == len(self._items):
             return None
         remaining = len(self._items) - self._next
-        size = min(self._chunks.size(remaining), remaining)
+        size = min(self.chunks.size(remaining), remaining)
         items = range(self._next, self._next + size)
         self._next += size
         return items
 
     def feed(self, push: Callable[[MapResult, Sequence[Any]], int]) -> bool:
         """Hand in what there is room for. False: all is handed in (for now)."""
-        while len(self._calls) < self._chunks.window:
+        while len(self._calls) < self.chunks.window:
             items = self._next_items()
             if items is None:
                 return False
@@ -180,7 +183,7 @@ class MapResult(SettledResult):
 
     def push_to(self, stream: _core.Stream, items: Sequence[Any]) -> int:
         """One call, for these items: its index in the stream."""
-        return stream.push(self._function, items, self._star, self._chunks.divisible)
+        return stream.push(self._function, items, self._star, self.chunks.divisible)
 
     # ---- settling ----
 
@@ -191,7 +194,7 @@ class MapResult(SettledResult):
         self._unsettled -= len(items)
         if ok:
             self._value[items.start : items.stop] = value
-            self._chunks.learn(len(items), elapsed_ns)
+            self.chunks.learn(len(items), elapsed_ns)
         elif self._failure is None:
             name_task(value, self._function)
             self._failure = value
@@ -228,7 +231,7 @@ class MapResult(SettledResult):
     def is_starved(self) -> bool:
         """Whether workers run out of work while calls under way may have some to give."""
         return (
-            self._chunks.divisible
+            self.chunks.divisible
             and not self._searched
             and not self._back
             and self._next == len(self._items)
@@ -241,7 +244,7 @@ class MapResult(SettledResult):
         self._calls[index] = items[:kept]
         self._back.append(items[kept:])
         # Whatever they were thought to take, they take longer.
-        self._chunks = MeasuredChunks(self._workers)
+        self.chunks = MeasuredChunks(self._workers)
 
     def gave_nothing(self) -> None:
         """The search for items to take back found none."""

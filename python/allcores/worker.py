@@ -12,9 +12,12 @@ from collections.abc import Callable
 from multiprocessing import util
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd, ForkingPickler
-from typing import Any
 
 from . import _core
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Seat:

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #define SINK_LEAST 512
-#define SINK_KEEP (1 << 20)	/* a larger one is not kept for the next message */
+#define SINK_KEEP (4 << 20)	/* a larger one is not kept for the next message */
+#define MEMO_KEEP 1024	/* bytes of a message: after a longer one the pickler is made anew */
 #define PLAIN_MOST 1024		/* functions known by identity */
 #define VIEW_FROM 4096		/* longer pickles are parsed where they lie */
 
@@ -75,6 +76,24 @@ PyType_Spec sink_spec = {
 
 /* Kept from message to message: making a pickler costs several times what a small
  * pickle does. */
+static int make_pickler(struct state *state, struct encoder *encoder)
+{
+	encoder->pickler = PyObject_CallFunction(state->forking_pickler, "Oi",
+						 encoder->sink, 5);
+	if (!encoder->pickler)
+		return -1;
+	encoder->dump = PyObject_GetAttrString(encoder->pickler, "dump");
+	encoder->clear_memo = PyObject_GetAttrString(encoder->pickler, "clear_memo");
+	return encoder->dump && encoder->clear_memo ? 0 : -1;
+}
+
+static void drop_pickler(struct encoder *encoder)
+{
+	Py_CLEAR(encoder->dump);
+	Py_CLEAR(encoder->clear_memo);
+	Py_CLEAR(encoder->pickler);
+}
+
 static struct encoder *encoder_make(struct state *state)
 {
 	struct encoder *encoder = PyMem_Calloc(1, sizeof *encoder);
@@ -82,15 +101,7 @@ static struct encoder *encoder_make(struct state *state)
 	if (!encoder)
 		return (void *)PyErr_NoMemory();
 	encoder->sink = (struct sink *)state->sink_type->tp_alloc(state->sink_type, 0);
-	if (encoder->sink)
-		encoder->pickler = PyObject_CallFunction(state->forking_pickler, "Oi",
-							 encoder->sink, 5);
-	if (encoder->pickler) {
-		encoder->dump = PyObject_GetAttrString(encoder->pickler, "dump");
-		encoder->clear_memo =
-			PyObject_GetAttrString(encoder->pickler, "clear_memo");
-	}
-	if (encoder->dump && encoder->clear_memo)
+	if (encoder->sink && make_pickler(state, encoder) == 0)
 		return encoder;
 	encoder_free(encoder);
 	return NULL;
@@ -100,9 +111,7 @@ void encoder_free(struct encoder *encoder)
 {
 	if (!encoder)
 		return;
-	Py_XDECREF(encoder->dump);
-	Py_XDECREF(encoder->clear_memo);
-	Py_XDECREF(encoder->pickler);
+	drop_pickler(encoder);
 	Py_XDECREF(encoder->sink);
 	PyMem_Free(encoder);
 }
@@ -116,15 +125,22 @@ struct encoder *encoder_take(struct state *state)
 	if (!encoder)
 		return encoder_make(state);
 	encoder->sink->len = 0;
-	return encoder;
+	if (encoder->pickler || make_pickler(state, encoder) == 0)
+		return encoder;
+	encoder_free(encoder);
+	return NULL;
 }
 
 void encoder_give(struct state *state, struct encoder *encoder)
 {
-	if (encoder && !state->spare && encoder->sink->room <= SINK_KEEP)
-		state->spare = encoder;
-	else
+	if (!encoder || state->spare || encoder->sink->room > SINK_KEEP) {
 		encoder_free(encoder);
+		return;
+	}
+	/* Its memo never shrinks, and is cleared as a whole for every message. */
+	if (encoder->sink->len > MEMO_KEEP)
+		drop_pickler(encoder);
+	state->spare = encoder;
 }
 
 int encode_object(struct encoder *encoder, PyObject *object)
