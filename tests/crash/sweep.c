@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+/* Which places, which of them may be merged, and a run for each: see the header. */
+#define _GNU_SOURCE
+#include "sweep.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "crash.h"
+
+#define BETWEEN 16
+#define RUNS_LEAST 8
+#define TRIES 4 /* where others act at the same time */
+#define LOOP 64 /* visits that make a loop */
+#define BUDGET (1500 * MS)
+#define BUDGET_FULL (120 * SECOND) /* where each run is made of steps alone */
+#define VIEW_SIZE (UINT64_C(256) << 20)
+
+extern char __executable_start;
+
+const struct sweep *sweep_current;
+bool sweep_full;
+
+/* What a process that goes on knows would have to be the same, too. */
+static bool can_merge(const struct sweep *sweep)
+{
+	return !sweep->spared && !sweep->is_crowded;
+}
+
+/* ---- shared bytes ---- */
+
+/* The region, and what it was at the last look. */
+struct view {
+	int fd;
+	char *now, *then;
+};
+
+static int open_region(void)
+{
+	char path[300], target[256];
+	struct dirent *entry;
+	int fd = -1;
+	DIR *dir;
+
+	dir = opendir("/proc/self/fd");
+	while (dir && fd < 0 && (entry = readdir(dir))) {
+		ssize_t n;
+
+		snprintf(path, sizeof path, "/proc/self/fd/%s", entry->d_name);
+		n = readlink(path, target, sizeof target - 1);
+		target[n < 0 ? 0 : n] = '\0';
+		if (strncmp(target, "/memfd:allcores", 15) == 0)
+			fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	if (dir)
+		closedir(dir);
+	return fd;
+}
+
+static void open_view(struct view *view)
+{
+	view->fd = can_merge(sweep_current) ? open_region() : -1;
+	if (view->fd < 0)
+		return;
+	view->now = mmap(NULL, VIEW_SIZE, PROT_READ, MAP_SHARED | MAP_NORESERVE,
+			 view->fd, 0);
+	view->then = mmap(NULL, VIEW_SIZE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(view->now != MAP_FAILED && view->then != MAP_FAILED);
+}
+
+static void close_view(struct view *view)
+{
+	if (view->fd < 0)
+		return;
+	munmap(view->now, VIEW_SIZE);
+	munmap(view->then, VIEW_SIZE);
+	close(view->fd);
+}
+
+/* Without a view every step may have changed something. */
+static bool has_changed(struct view *view)
+{
+	bool changed = view->fd < 0;
+	off_t start = 0, end = 0;
+
+	while (view->fd >= 0 && (start = lseek(view->fd, end, SEEK_DATA)) >= 0) {
+		size_t len;
+
+		end = lseek(view->fd, start, SEEK_HOLE);
+		CHECK(end > start && (uint64_t)end <= VIEW_SIZE);
+		len = (size_t)(end - start);
+		if (memcmp(view->now + start, view->then + start, len) == 0)
+			continue;
+		memcpy(view->then + start, view->now + start, len);
+		changed = true;
+	}
+	return changed;
+}
+
+static struct trace_change look(void *arg)
+{
+	const struct sweep *sweep = sweep_current;
+
+	return (struct trace_change){
+		.changed = has_changed(arg),
+		.critical = sweep->is_critical && sweep->is_critical(),
+	};
+}
+
+/* ---- places ---- */
+
+struct places {
+	uint32_t *steps;
+	unsigned count, merged;
+};
+
+static void add_place(struct places *places, unsigned step)
+{
+	places->steps[places->count++] = step;
+}
+
+/* Steps of which not every one is worth a run: foreign code, one instruction that repeats itself. */
+static bool is_dull(const struct trace_path *path, unsigned k)
+{
+	const struct trace_step *step = &path->steps[k];
+
+	return step->kind == TRACE_AT &&
+	       (!step->engine || (k && step[-1].pc == step->pc));
+}
+
+/* Of so many in a row, or visits in a loop: the first, the last and some between. */
+static bool is_chosen(uint32_t i, uint32_t n)
+{
+	uint64_t before = (uint64_t)(i - 1) * (BETWEEN + 1), most = n - 1;
+
+	return i == 0 || before / most != (before + BETWEEN + 1) / most;
+}
+
+static void add_dull(struct places *places, unsigned first, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (n <= BETWEEN + 2 || is_chosen(i, n))
+			add_place(places, first + i);
+}
+
+static bool is_worth_it(const struct trace_path *path, unsigned k)
+{
+	const struct trace_step *step = &path->steps[k];
+	uint32_t visits = trace_visits(path, step->pc);
+
+	return step->kind != TRACE_AT || visits <= LOOP ||
+	       is_chosen(step->visit - 1, visits);
+}
+
+static void choose_places(struct places *places, const struct trace_path *path)
+{
+	unsigned k = 0;
+
+	places->steps = calloc(path->count + 1, sizeof *places->steps);
+	CHECK(places->steps);
+	while (k < path->count) {
+		unsigned n = 0;
+
+		while (k + n < path->count && is_dull(path, k + n))
+			n++;
+		if (n)
+			add_dull(places, k, n);
+		else if (is_worth_it(path, k++))
+			add_place(places, k - 1);
+		k += n;
+	}
+}
+
+/* One of each set, whichever; but all that are critical. */
+static void merge_places(struct places *places, const struct trace_path *path)
+{
+	unsigned kept = 0, all = places->count, n;
+	uint64_t seed = crash_seed;
+
+	for (unsigned i = 0; i < all; i += n) {
+		const struct trace_step *step = &path->steps[places->steps[i]];
+		/* A sanitizer's instructions are too many for that. */
+		bool alone = step->critical && !CRASH_SANITIZED;
+		unsigned chosen;
+
+		for (n = 1; !alone && i + n < all; n++)
+			if (path->steps[places->steps[i + n]].set != step->set)
+				break;
+		chosen = i + (unsigned)(crash_random(&seed) % n);
+		places->steps[kept++] = places->steps[chosen];
+	}
+	places->merged = all - kept;
+	places->count = kept;
+}
+
+static void shuffle(struct places *places)
+{
+	uint64_t seed = crash_seed;
+
+	for (unsigned i = places->count; i > 1; i--) {
+		unsigned j = (unsigned)(crash_random(&seed) % i);
+		uint32_t step = places->steps[j];
+
+		places->steps[j] = places->steps[i - 1];
+		places->steps[i - 1] = step;
+	}
+}
+
+/* For who has no time for all. */
+static void put_first(struct places *places, const struct trace_path *path)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < places->count; i++) {
+		uint32_t step = places->steps[i];
+
+		if (path->steps[step].kind == TRACE_AT && !path->steps[step].critical)
+			continue;
+		places->steps[i] = places->steps[n];
+		places->steps[n++] = step;
+	}
+}
+
+/* ---- runs ---- */
+
+static void learn(const struct sweep *sweep, struct trace_path *path)
+{
+	struct trace trace = { .act = sweep->act };
+	struct view view;
+
+	sweep->start(&trace);
+	open_view(&view);
+	trace_learn(&trace, path, look, &view);
+	close_view(&view);
+	sweep->end(&trace, false);
+}
+
+static void say_place(const struct trace_path *path, unsigned k)
+{
+	static const char *const kinds[] = { "at", "entered", "asleep" };
+	const struct trace_step *step = &path->steps[k];
+
+	crash_at("step %u: %s %s%#lx, visit %u", k, kinds[step->kind],
+		 step->engine ? "" : "(foreign) ",
+		 (unsigned long)(step->pc - (uintptr_t)&__executable_start), step->visit);
+}
+
+/* False: it did not come by there this time. */
+static bool run_to_place(const struct sweep *sweep, const struct trace_path *path,
+			 unsigned k)
+{
+	struct trace trace = { .act = sweep->act, .only_steps = sweep->only_steps };
+	bool reached;
+
+	say_place(path, k);
+	sweep->start(&trace);
+	reached = trace_reach(&trace, path, k);
+	if (reached && sweep->befall)
+		sweep->befall();
+	if (sweep->spared)
+		trace_finish(&trace);
+	sweep->end(&trace, reached && !sweep->spared);
+	return reached;
+}
+
+static bool try_place(const struct sweep *sweep, const struct trace_path *path, unsigned k)
+{
+	for (unsigned tries = sweep->is_crowded ? TRIES : 1; tries; tries--)
+		if (run_to_place(sweep, path, k))
+			return true;
+	return false;
+}
+
+/* Places to which it did not come again: what libc does depends on the time, and on its heap. */
+struct misses {
+	unsigned all, engine;
+};
+
+static bool runs_all(const struct sweep *sweep)
+{
+	return sweep_full && !sweep->only_steps;
+}
+
+static int64_t budget_of(const struct sweep *sweep)
+{
+	if (sweep_full)
+		return BUDGET_FULL;
+	return sweep->is_critical ? 2 * BUDGET : BUDGET;
+}
+
+static unsigned run_places(const struct sweep *sweep, const struct trace_path *path,
+			   struct places *places, struct misses *misses)
+{
+	int64_t end = crash_now() + budget_of(sweep);
+	bool all = runs_all(sweep) || (can_merge(sweep) && !CRASH_SANITIZED);
+	unsigned i;
+
+	for (i = 0; i < places->count; i++) {
+		unsigned k = places->steps[i];
+
+		if (!all && i - misses->all >= RUNS_LEAST && crash_now() > end)
+			break;
+		if (try_place(sweep, path, k))
+			continue;
+		misses->all++;
+		misses->engine += path->steps[k].engine;
+	}
+	return i;
+}
+
+void sweep_run(const struct sweep *sweep)
+{
+	struct trace_path path = { 0 };
+	struct places places = { 0 };
+	struct misses missed = { 0 };
+	unsigned runs, chosen;
+
+	trace_need();
+	sweep_current = sweep;
+	crash_at("learning");
+	learn(sweep, &path);
+	choose_places(&places, &path);
+	chosen = places.count;
+	if (!runs_all(sweep)) {
+		if (can_merge(sweep))
+			merge_places(&places, &path);
+		shuffle(&places);
+		put_first(&places, &path);
+	}
+	runs = run_places(sweep, &path, &places, &missed);
+	crash_note("%u steps, %u of them places, %u merged; %u runs, missed %u (%u in the engine)",
+		   path.count, chosen, places.merged, runs, missed.all, missed.engine);
+	/* A sweep that comes to no place shows nothing. */
+	CHECK(runs > missed.all && missed.all <= 2 + runs / 4);
+	free(places.steps);
+	trace_forget(&path);
+}
