@@ -132,7 +132,7 @@ class MapResult(SettledResult):
         self._items = items
         self._star = star
         self.chunks = chunks
-        self.chunksize = chunksize
+        self._chunksize = chunksize
         self._value: list[Any] = [None] * len(items)
         self._next = 0  # the first item not handed in
         self._back: list[range] = []  # items taken back
@@ -147,7 +147,7 @@ class MapResult(SettledResult):
 
     @property
     def _number_left(self) -> int:
-        return -(-self._unsettled // self.chunksize)
+        return -(-self._unsettled // self._chunksize)
 
     # ---- handing in ----
 

@@ -10,7 +10,7 @@
  * LEAVE	the owner publishes a task and sees a spinner, which leaves the
  *		role with another task and sees nothing more; a third one sleeps
  *
- * -DPLAIN_ASLEEP, -DPLAIN_TAIL, -DPLAIN_ROLE and -DPLAIN_BIT make that one
+ * -DPLAIN_ASLEEP, -DPLAIN_ENTRY, -DPLAIN_ROLE and -DPLAIN_BIT make that one
  * store an ordinary one; without them it drains the buffer (seq_cst).
  */
 
@@ -21,7 +21,7 @@
 #define RUNG	2
 
 #define BELL	0		/* cells of memory */
-#define WORK	1		/* results pushed, or the ring's tail */
+#define WORK	1		/* results pushed, or entries of the ring */
 #define BIT	2		/* the idle bitmap, of one seat */
 #define ROLE	3		/* 1: somebody spins */
 
@@ -67,10 +67,10 @@ inline load(c, v)
 #else
 #define ASLEEP_SEEN	DRAINED
 #endif
-#ifdef PLAIN_TAIL
-#define TAIL_SEEN	true
+#ifdef PLAIN_ENTRY
+#define ENTRY_SEEN	true
 #else
-#define TAIL_SEEN	DRAINED
+#define ENTRY_SEEN	DRAINED
 #endif
 #ifdef PLAIN_ROLE
 #define ROLE_SEEN	true
@@ -177,7 +177,7 @@ active proctype ringer()
 
 #ifdef LEAVE
 	store(WORK, 1);
-	TAIL_SEEN;
+	ENTRY_SEEN;
 	load(ROLE, v);
 	if
 	:: v == 0 -> woken = 1
@@ -188,7 +188,7 @@ active proctype ringer()
 	:: n == ITEMS -> break
 	:: n < ITEMS -> n++;
 		store(WORK, n);
-		TAIL_SEEN;
+		ENTRY_SEEN;
 		load(BIT, v);
 		if
 		:: v == 1 -> RMW(BIT, 0);

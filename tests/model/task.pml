@@ -220,7 +220,8 @@ take:		if
 		if
 		:: LOOK ->
 			do
-			:: claim_bit(s);
+			:: spinner != 0 -> break
+			:: spinner == 0 -> claim_bit(s);
 				if
 				:: s == NOBODY -> break
 				:: d_step { s < W && bell[s] == ASLEEP -> bell[s] = RUNG }
@@ -261,7 +262,7 @@ nothing:	if
 		:: d_step { !spin && !closing && spinner == 0 ->
 			spinner = _pid + 1; spin = 1; fresh = 1 }
 			goto take
-		:: !spin && !closing && spinner != 0
+		:: !spin && !closing	/* somebody spins, or it was idle before */
 		fi;
 
 		bell[_pid] = ASLEEP;
