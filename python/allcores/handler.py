@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from . import _core
 from .intake import Intake
-from .results import STARVED, CallResult, MapResult, take_back
+from .results import REFUSALS, STARVED, CallResult, MapResult, take_back
+from .waiting import in_slices
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -69,7 +70,12 @@ class Handler:
     def join(self) -> None:
         """Until the last callback has returned; in a callback itself: at once."""
         if self._thread and self._thread is not threading.current_thread():
-            self._thread.join()
+            in_slices(self._has_ended)
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        assert self._thread
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     # ---- the thread ----
 
@@ -82,7 +88,7 @@ class Handler:
     def _feed(self, result: MapResult) -> None:
         try:
             result.feed(self._push)
-        except Exception as error:  # the pool takes no more
+        except REFUSALS as error:
             result.fail(error)
 
     def _run(self, stream: _core.Stream) -> None:
@@ -103,7 +109,10 @@ class Handler:
             owner = self._owners.pop(index, None)
             if isinstance(owner, MapResult):
                 owner.arrived(index, ok, value, elapsed_ns)
-                self._feed(owner)
+                try:
+                    self._feed(owner)
+                except Exception as error:  # whatever it is, this thread goes on
+                    owner.fail(error)
         if isinstance(owner, MapResult):
             self._settle_if_complete(owner)
         elif owner is not None:  # else Ctrl-C came between its push and its note

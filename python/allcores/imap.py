@@ -53,9 +53,17 @@ class Source:
         self._ahead = self._least
         self._lifted = self._dropped = self._ended = self._stopped = False
         self._reading = threading.Lock()
-        self._room = threading.Condition()
+        self._lock = threading.RLock()  # see Intake
+        self._room = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        intake.enter(self)
+        try:
+            intake.enter(self)
+            self._begin(iterable)
+        except BaseException:  # a signal handler's: nobody will have this one
+            self._end()
+            raise
+
+    def _begin(self, iterable: Iterable[Any]) -> None:
         try:
             self._iterator = iter(iterable)
         except Exception as error:
@@ -65,7 +73,7 @@ class Source:
         if isinstance(iterable, PROMPT):
             self.read()
         else:
-            with self._room:
+            with self._lock:
                 self._start_thread()
 
     def is_finished(self) -> bool:
@@ -105,7 +113,7 @@ class Source:
         if self._thread is None:
             self.read()
         else:
-            with self._room:
+            with self._lock:
                 self._room.notify()
 
     # ---- reading ----
@@ -122,8 +130,8 @@ class Source:
                 )
             except BaseException as error:
                 more = False
-                # In the caller's own thread it may be Ctrl-C: his.
-                if not isinstance(error, Exception) and self._thread is None:
+                # The caller's own thread reads only what raises nothing: a signal handler did.
+                if self._thread is None:
                     self._end()
                     raise
                 self._fail(error)
@@ -146,7 +154,7 @@ class Source:
 
     def lift(self) -> None:
         """Read all: the pool is joined, and waits for it."""
-        with self._room:
+        with self._lock:
             self._lifted = True
             self._room.notify()
             if not self._ended and self._thread is None:
@@ -154,7 +162,7 @@ class Source:
 
     def drop(self) -> None:
         """The reader is gone: run to the end, results are nobody's."""
-        with self._room:
+        with self._lock:
             self._lifted = self._dropped = True
             self._room.notify()
             if self._stopped or sys.is_finalizing():
@@ -164,7 +172,7 @@ class Source:
 
     def stop(self) -> None:
         """The pool is terminated: read no more."""
-        with self._room:
+        with self._lock:
             self._stopped = True
             if not self._ended:
                 self.cut = True
@@ -181,7 +189,7 @@ class Source:
         while True:
             if not self._ended:
                 self.read()
-            with self._room:
+            with self._lock:
                 self._room.wait_for(
                     lambda: self._ended or self._lifted or self.room() > self._ahead // 2
                 )

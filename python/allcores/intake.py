@@ -6,29 +6,40 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from .waiting import in_slices
+
 
 class Intake:
     """Who still hands in work that the pool has promised: it is shut only after the last."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        # `with` on the lock, not on the condition: a signal handler that raises can leave
+        # the latter locked. Reentrant, since a collected iterator may come here at any time.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._feeders: set[object] = set()
         self._shut: Callable[[], None] | None = None
 
     def enter(self, feeder: object) -> None:
         """feeder goes on handing in work, also after the pool is closed, until it leaves."""
-        with self._condition:
+        with self._lock:
             self._feeders.add(feeder)
 
     def leave(self, feeder: object) -> None:
         """It has handed in all; more than once does no harm."""
-        with self._condition:
+        with self._lock:
             self._feeders.discard(feeder)
+            self._shut_if_empty()
+
+    def clear(self) -> None:
+        """The pool is terminated: nobody feeds any more, whatever became of those who did."""
+        with self._lock:
+            self._feeders.clear()
             self._shut_if_empty()
 
     def close(self, shut: Callable[[], None]) -> None:
         """Call shut once nobody feeds any more."""
-        with self._condition:
+        with self._lock:
             self._shut = shut
             self._shut_if_empty()
 
@@ -41,10 +52,13 @@ class Intake:
 
     def feeders(self) -> list[object]:
         """Those that are at it now."""
-        with self._condition:
+        with self._lock:
             return list(self._feeders)
 
     def wait(self) -> None:
         """Until nobody feeds any more."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._feeders)
+        in_slices(self._wait)
+
+    def _wait(self, timeout: float | None) -> bool:
+        with self._lock:
+            return self._condition.wait_for(lambda: not self._feeders, timeout)

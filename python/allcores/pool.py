@@ -270,8 +270,8 @@ class Pool:
             return []
         result = self._make_map(func, items, star, chunksize)
         self._cache.add(result)
-        self._intake.enter(result)
         try:
+            self._intake.enter(result)
             if chunksize is not None:
                 return run_given(self._core, func, items, star, chunksize)
             result.run(self._core)
@@ -388,6 +388,7 @@ def _end(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None
     for feeder in intake.feeders():
         if isinstance(feeder, Source):
             feeder.stop()
+    intake.clear()
     handler.end()
     core.join(10)
     crew.reap(1)

@@ -7,12 +7,13 @@ import os
 import threading
 import types
 from collections.abc import Callable, Sequence
-from multiprocessing import TimeoutError, util
+from multiprocessing import ProcessError, TimeoutError, util
 
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks
 from .crew import describe
 from .errors import TaskCancelled, WorkerDied
+from .waiting import in_slices
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from .handler import Handler
 
+
+# What says that the pool takes no more. Anything else that comes out of handing in may be
+# the user's own: a signal handler that raises.
+REFUSALS = (ProcessError, MemoryError)
 
 # How often a map whose workers run out of work looks for items to take back, in seconds.
 STARVED = 0.001
@@ -63,7 +68,7 @@ class SettledResult(AsyncResult):
     def _await(self, timeout: float | None) -> bool:
         if not self._event.is_set() and os.getpid() != self._pid:
             raise RuntimeError("this result belongs to the process that asked for it")
-        return self._event.wait(timeout)
+        return in_slices(self._event.wait, timeout)
 
     def successful(self) -> bool:
         """Whether the work ended without an exception. ValueError before it has ended."""
@@ -259,7 +264,7 @@ class MapResult(SettledResult):
             while not self.is_complete():
                 try:
                     self.feed(lambda _, items: self.push_to(stream, items))
-                except Exception as error:  # the pool takes no more
+                except REFUSALS as error:
                     self.fail(error)
                 rows = stream.take(STARVED if self.is_starved() else None)
                 for row in rows or ():
