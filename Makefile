@@ -54,12 +54,16 @@ test: ## run all tests: gcc, clang, sanitizers, valgrind, every Python that is f
 		CC=clang $(CONFIGURE) build/clang -Dtests=true; fi
 	@CC=gcc $(CONFIGURE) build/asan $(ASAN)
 	@clang=; if [ -d build/clang ]; then clang=build/clang:unit,crash; fi; \
-	$(RUN) build/gcc $$clang build/asan:unit,crash $(VALGRIND_RUN)
+	$(RUN) --with "$$(tools/pythons --versions $(PYTHON))" \
+		build/gcc $$clang build/asan:unit,crash $(VALGRIND_RUN)
 
-bench: ## measure against the alternatives
-	@tools/setup build
-	@$(CONFIGURE) $(BUILD)
+bench: ## measure against the alternatives, from C and from Python
+	@PYTHON=$(PYTHON) tools/setup python
+	@$(CONFIGURE) $(BUILD) -Dpython=$(PYTHON)
+	@ninja -C $(BUILD)
+	$(call PLACE,$(BUILD))
 	@ninja -C $(BUILD) bench
+	@$(PYTHON) bench/pool_bench.py --quick
 
 lint: ## warnings as errors, clang-tidy, floors, comments, spelling, man page
 	@tools/setup lint
@@ -75,9 +79,11 @@ tsan: ## all suites under the thread sanitizer
 	@$(CONFIGURE) build/tsan $(TSAN)
 	@$(RUN) build/tsan:unit,crash,programs
 
-soak: ## long random runs; SOAK_SECONDS=600
-	@tools/setup soak
-	@$(CONFIGURE) $(BUILD) -Dtests=true
+soak: ## long random runs, all sweeps in full, every test by every Python; SOAK_SECONDS=600
+	@PYTHON=$(PYTHON) tools/setup soak python
+	@$(CONFIGURE) $(BUILD) -Dtests=true -Dpython="$$(tools/pythons $(PYTHON))"
+	@tools/quiet ninja -C $(BUILD)
+	$(call PLACE,$(BUILD))
 	@ALLCORES_SOAK_SECONDS=$(SOAK_SECONDS) $(RUN) $(BUILD):stress
 
 fuzz: ## coverage-guided, over what the owner reads; FUZZ_SECONDS=600

@@ -289,7 +289,7 @@ class Report:
         print(f"{directory}: the build failed", flush=True)
         print(output[-SHOWN:], flush=True)
 
-    def close(self):
+    def close(self, using=""):
         for test, cases in self.failures:
             print(f"\n==== {test.label}: {' '.join(test.cmd)}")
             for case in cases:
@@ -299,7 +299,8 @@ class Report:
                 text = test.text(file).rstrip()
                 if text:
                     print(f"---- {name}\n{text[-SHOWN:]}")
-        print(("\n" if self.failures else "") + summary(self.count))
+        print(("\n" if self.failures else "") + summary(self.count) +
+              (f", {using}" if using else ""))
         return 1 if self.count["failed"] or not self.count["passed"] else 0
 
 
@@ -385,6 +386,8 @@ def main():
                         help="programs at a time (2)")
     parser.add_argument("-k", default="", metavar="TEXT",
                         help="only tests with TEXT in their name")
+    parser.add_argument("--with", dest="using", default="", metavar="TEXT",
+                        help="what the last line ends with: the interpreters, say")
     parser.add_argument("runs", nargs="+", metavar="RUN")
     args = parser.parse_args()
 
@@ -401,7 +404,7 @@ def main():
         if directory_of(run) not in broken:
             tests = sorted(tests_of(run, args.k), key=sort_key)
             run_all(tests, args.j, report)
-    return report.close()
+    return report.close(args.using)
 
 
 if __name__ == "__main__":
