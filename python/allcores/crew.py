@@ -14,7 +14,7 @@ from multiprocessing import process as _stdlib_process
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
 
-from . import errors
+from . import errors, oom
 from .worker import Seat, forking, main
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -69,6 +69,7 @@ class Crew:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._ended: deque[BaseProcess] = deque(maxlen=size + 64)
         self.processes: list[BaseProcess] = []
+        self._kills = oom.read()
         self.failure: BaseException | None = None
         _crews.add(self)
 
@@ -130,8 +131,16 @@ class Crew:
         if known == -1 and not signum:
             known = self._exitcode(process)
         return errors.WorkerDied(
-            pid or None, known, process.name if process else None, describe(function)
+            pid or None,
+            known,
+            process.name if process else None,
+            describe(function),
+            self._was_oom() if known == -signal.SIGKILL else False,
         )
+
+    def _was_oom(self) -> bool | None:
+        before, self._kills = self._kills, oom.read()
+        return oom.verdict(before, self._kills)
 
     def _find(self, pid: int) -> BaseProcess | None:
         for process in [*self._ended, *self.processes]:

@@ -16,7 +16,8 @@ class WorkerDied(ProcessError):
 
     pid: the worker's process id; exitcode: as Process.exitcode (negative: the signal's
     number; None: not known); signal: the signal's name, or None; worker: the process's
-    name; task: what it ran.
+    name; task: what it ran; oom: whether the kernel's OOM killer killed it (None: that
+    can't be known here).
     """
 
     def __init__(
@@ -25,12 +26,14 @@ class WorkerDied(ProcessError):
         exitcode: int | None = None,
         worker: str | None = None,
         task: str | None = None,
+        oom: bool | None = False,
     ) -> None:
-        super().__init__(pid, exitcode, worker, task)
+        super().__init__(pid, exitcode, worker, task, oom)
         self.pid = pid
         self.exitcode = exitcode
         self.worker = worker
         self.task = task
+        self.oom = oom
 
     @property
     def signal(self) -> str | None:
@@ -50,6 +53,10 @@ class WorkerDied(ProcessError):
             end = "ended (how is not known)"
         else:
             end = f"exited with code {self.exitcode}"
+        if self.oom:
+            end += " (the kernel's OOM killer: out of memory)"
+        elif self.oom is None:
+            end += " (perhaps the kernel's OOM killer: that can't be known here)"
         ran = f" while it ran {self.task}" if self.task else ""
         return f"{name} (pid {self.pid}) {end}{ran}"
 

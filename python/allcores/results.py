@@ -42,7 +42,7 @@ def name_task(error: object, function: object) -> None:
     """Tell a WorkerDied what its worker ran, where the engine did not know."""
     if isinstance(error, WorkerDied) and error.task is None:
         error.task = describe(function)
-        error.args = (error.pid, error.exitcode, error.worker, error.task)
+        error.args = (error.pid, error.exitcode, error.worker, error.task, error.oom)
 
 
 class SettledResult(AsyncResult):
