@@ -10,7 +10,9 @@
 
 #include "task.h"
 
-/* With a queue behind it the ring is refilled when so little is left in it. */
+/* With a queue behind it the ring is refilled when so little is left in it. Not less than there
+ * are workers: an entry that was taken is counted until its taker has moved the head, and
+ * one that idles beside the queue would ring nobody (tests/model/collect.pml, FEW). */
 #define REFILL_BELOW(pool) ((pool)->board.task_count / 4)
 
 int64_t ac__helper_below(struct ac_pool *pool)

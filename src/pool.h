@@ -151,6 +151,7 @@ struct ac_pool {
 	int64_t sleeping_until;	/* of the one who collects */
 	int64_t audit_at;
 	struct ac__sleeper *sleepers, collector; /* the latter while collecting */
+	bool collector_helps;	/* it is the helper */
 
 	/* helper.c */
 	struct ac_task *first_callback, **last_callback;

@@ -233,7 +233,8 @@ void ac__wait_changed(struct ac_pool *pool)
 		rearm_for_loop(pool);
 		return;
 	}
-	below = pool->sleepers ? UINT32_MAX : ring_below(pool);
+	/* Only the helper can do with fewer rings: others collect for a result of their own. */
+	below = pool->sleepers || !pool->collector_helps ? UINT32_MAX : ring_below(pool);
 	/* What it sleeps for may be here already, or come sooner than it knows. */
 	if (!arm_bell(pool, below) || pool->first_callback ||
 	    (pool->helper && pool->helper_stop) || next_time(pool) < pool->sleeping_until)
@@ -280,6 +281,7 @@ static int wait_once(struct ac_pool *pool, bool (*is_over)(void *arg), void *arg
 		return 0;
 	pool->collector.is_over = is_over;
 	pool->collector.arg = arg;
+	pool->collector_helps = helper;
 	return sleep_collecting(pool, AC__MIN(until, deadline),
 				helper && !pool->sleepers ? ring_below(pool) :
 							    UINT32_MAX);

@@ -10,6 +10,8 @@
  * LEAVE	the owner publishes a task and sees a spinner, which leaves the
  *		role with another task and sees nothing more; a third one sleeps
  *
+ * Stands for B1 to B4 of src/bell.h, and R2, R4 and R5 of src/ring.h.
+ *
  * -DPLAIN_ASLEEP, -DPLAIN_ENTRY, -DPLAIN_ROLE and -DPLAIN_BIT make that one
  * store an ordinary one; without them it drains the buffer (seq_cst).
  */

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The life of a task and the bells, with a death possible between any two
- * atomic steps of a worker. README.md says what is left out, which steps are
+ * atomic steps of a worker. Stands for src/ring.c as a whole, find_task,
+ * await_task and sleep_until_rung of src/worker.c, the sleeping owner of
+ * src/wait.c, and the six steps of a death in src/crew.c but for blocks.
+ * README.md says what is left out, which steps are
  * merged and why that is sound. -DNAME seeds a fault; run.sh has the list.
  */
 
