@@ -133,7 +133,7 @@ class Script:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self.process.communicate()
+        self.out, self.err = self.process.communicate()
 
 
 def run_script(case, text, *args, **env):
