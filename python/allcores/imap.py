@@ -142,8 +142,8 @@ class Source:
         """The input's exception takes the place of an item."""
         try:
             self.stream.push_failure(error)
-        except Exception:
-            pass  # the pool has been terminated: nobody waits for it
+        except Exception:  # the pool has been terminated
+            self.cut = True
 
     def _end(self) -> None:
         self._ended = True
