@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import signal
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -34,11 +35,16 @@ def describe(function: object) -> str | None:
     return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
+# Who asks how a process ended takes that answer away from others who ask at the same time
+# (waitpid; the forkserver's pipe), and starting one asks all: so one thread at a time.
+_asking = threading.RLock()
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
 
 def _disown() -> None:
     """In a forked child: the workers are its parent's, and not for its exit to end."""
+    global _asking
+    _asking = threading.RLock()
     for crew in _crews:
         _stdlib_process._children.difference_update(crew.processes)  # type: ignore[attr-defined]
 
@@ -76,7 +82,8 @@ class Crew:
     def start(self, worker: int, fd: int) -> int:
         """Bring up the process for seat number worker: its pid, 0 when it has none, or -errno."""
         try:
-            return self._start(worker, fd)
+            with _asking:
+                return self._start(worker, fd)
         except BaseException as error:
             self.failure = error
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EAGAIN
@@ -153,8 +160,9 @@ class Crew:
         """Where it is not our child (forkserver) its parent tells, a moment later."""
         if process is None:
             return None
-        process.join(1.0)
-        return process.exitcode
+        with _asking:
+            process.join(1.0)
+            return process.exitcode
 
     def stop(self) -> None:
         """End what a pool that never came to be has started."""
@@ -166,4 +174,5 @@ class Crew:
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have ended or are about to."""
         for process in [*self._ended, *self.processes]:
-            process.join() if timeout is None else process.join(timeout)
+            with _asking:
+                process.join() if timeout is None else process.join(timeout)

@@ -368,7 +368,7 @@ class Pool:
         self._core.join()
         self._handler.end()
         self._handler.join()
-        self._crew.reap()
+        self._crew.reap(10)
 
 
 def _as_sequence(iterable: Iterable[Any]) -> Sequence[Any]:

@@ -17,6 +17,9 @@ HEAD = """
 import os, resource, signal, sys, threading, time
 import allcores
 import tasks
+if __name__ == "__mp_main__" and "NOTES" in os.environ:
+    held_back = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    tasks.note(os.environ["NOTES"], "held back" if held_back else "unprotected")
 if __name__ == "__main__":
     method, folder = sys.argv[1:3]
     context = allcores.get_context(method)
@@ -281,6 +284,24 @@ finally:
         self.wait_notes(3)
         self.interrupt(script)
         self.finish(script, -signal.SIGINT, 1, 130)
+
+
+@engine_only
+class WhileStarting(Program, unittest.TestCase):
+    """Ctrl-C meets no worker that is still importing, which would print its own traceback."""
+
+    method = "spawn"
+
+    def test_held_back_in_each_worker(self):
+        script = self.start("""
+os.environ["NOTES"] = notes
+with context.Pool(2) as pool:
+    tell(pool)
+    while len(tasks.read_notes(notes)) < 2:
+        time.sleep(0.01)
+""")
+        self.finish(script, 0)
+        self.assertEqual(self.read_notes(), ["held back"] * 2)
 
 
 @engine_only
