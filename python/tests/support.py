@@ -123,6 +123,13 @@ class Script:
         case.addCleanup(self.kill)
         self.pid = self.process.pid
 
+    def first_line(self):
+        """Of its output; not a byte more, which a buffer would keep from finish."""
+        line = b""
+        while not line.endswith(b"\n") and (byte := os.read(self.process.stdout.fileno(), 1)):
+            line += byte
+        return line.decode()
+
     def finish(self, seconds=PATIENCE):
         """(exit code, stdout, stderr); raises subprocess.TimeoutExpired."""
         out, err = self.process.communicate(timeout=seconds)

@@ -588,19 +588,6 @@ class NothingLeft(Case):
                 len(multiprocessing.active_children()))
 
 
-@engine_only
-class Errors(unittest.TestCase):
-    """The exceptions that a pool adds."""
-
-    def test_family(self):
-        for name in ("WorkerDied", "StartError", "TaskCancelled"):
-            self.assertTrue(issubclass(getattr(allcores, name), multiprocessing.ProcessError))
-
-    def test_signal_is_named_by_the_exit_code(self):
-        for code, name in ((-9, "SIGKILL"), (-11, "SIGSEGV"), (3, None), (0, None)):
-            self.assertEqual(allcores.WorkerDied(1, code).signal, name)
-
-
 for_each_method(globals(), OnTheWay, Callbacks, Terminated, ForkedUsers, Threads, NothingLeft)
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Program(Case):
     def start(self, body):
         text = HEAD + "".join(f"    {line}\n" for line in body.strip().splitlines())
         script = Script(self, text, self.method, self.folder)
-        self.workers = [int(word) for word in script.process.stdout.readline().split()]
+        self.workers = [int(word) for word in script.first_line().split()]
         return script
 
     def wait_notes(self, count):

@@ -15,7 +15,7 @@ import unittest
 
 import allcores
 import tasks
-from support import METHODS, PATIENCE, STDLIB, stop
+from support import METHODS, PATIENCE, STDLIB, engine_only, stop
 
 OURS = {"pool", "context"}  # submodules of our own, with the names of the standard library's
 POSIX = {name for _, name, _ in pkgutil.iter_modules(multiprocessing.__path__)
@@ -253,6 +253,19 @@ print(len(os.listdir("/proc/self/task")), allcores.active_children())
 
     def test_version(self):
         self.assertTrue(re.match(r"\d+\.\d+\.\d+", allcores.__version__))
+
+
+@engine_only
+class Errors(unittest.TestCase):
+    """The exceptions that a pool adds."""
+
+    def test_family(self):
+        for name in ("WorkerDied", "StartError", "TaskCancelled"):
+            self.assertTrue(issubclass(getattr(allcores, name), multiprocessing.ProcessError))
+
+    def test_signal_is_named_by_the_exit_code(self):
+        for code, name in ((-9, "SIGKILL"), (-11, "SIGSEGV"), (3, None), (0, None)):
+            self.assertEqual(allcores.WorkerDied(1, code).signal, name)
 
 
 class Joblib(unittest.TestCase):

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""What programs depend on in a pool's workers and contexts, and reach into.
+"""What programs depend on in a pool's workers, contexts and end, and reach into.
 
 As in test_contract.py, all of it must pass with the standard library's pool.
 """
 import functools
+import gc
 import logging
 import multiprocessing
 import multiprocessing.pool
 import multiprocessing.process
-import os
+import pickle
 import unittest
+import warnings
 
 import allcores
 import allcores.pool
@@ -120,6 +122,116 @@ class Workers(Case):
         pool = allcores.Pool(1)
         self.addCleanup(stop, pool)
         self.assertTrue(pool.apply(tasks.whoami)[0].startswith(self.names[self.method]))
+
+
+class Closing(Case):
+    """close, terminate, join, the with-block, and dropping a pool."""
+
+    def calls(self, pool):
+        return (lambda: pool.apply(tasks.nothing), lambda: pool.apply_async(tasks.nothing),
+                lambda: pool.map(tasks.same, [1]), lambda: pool.map_async(tasks.same, []),
+                lambda: pool.starmap(tasks.same, [(1,)]), lambda: pool.imap(tasks.same, [1]),
+                lambda: pool.imap_unordered(tasks.same, [1], 2))
+
+    def test_close_runs_what_was_asked_before(self):
+        pool, told = self.new_pool(2), []
+        results = [pool.apply_async(tasks.square, (i,), callback=told.append) for i in range(100)]
+        mapped = pool.map_async(tasks.square, range(100))
+        lazy = pool.imap(tasks.square, range(100))
+        pool.close()
+        for call in self.calls(pool):
+            self.assertRaises(ValueError, call)
+        pool.close()
+        pool.join()
+        self.assertEqual(sorted(told), [i * i for i in range(100)])
+        self.assertTrue(all(r.ready() for r in results))
+        self.assertEqual([r.get(0) for r in results], mapped.get(0))
+        self.assertEqual(list(lazy), mapped.get(0))
+        pool.join()
+        pool.terminate()
+
+    def test_join_needs_close_or_terminate(self):
+        self.assertRaises(ValueError, self.pool.join)
+        self.assertEqual(self.pool.apply(tasks.square, (2,)), 4)
+
+    def test_workers_end(self):
+        for end in ("close", "terminate"):
+            pool = self.new_pool(2)
+            workers = list(pool._pool)
+            numbers = pids(pool)
+            getattr(pool, end)()
+            pool.join()
+            self.assertFalse(any(map(alive, numbers)))
+            self.assertFalse(any(worker.is_alive() for worker in workers))
+
+    def test_terminate_does_not_wait_for_tasks(self):
+        pool = self.new_pool(2)
+        numbers = pids(pool)
+        for _ in range(50):
+            pool.apply_async(tasks.note_and_wait, (self.notes, self.path("never")))
+        pool.map_async(tasks.square, range(1000), chunksize=1)
+        self.wait_until(lambda: len(self.read_notes()) == 2, "two running tasks")
+        pool.terminate()
+        for call in self.calls(pool):
+            self.assertRaises(ValueError, call)
+        pool.terminate()
+        pool.close()
+        pool.join()
+        self.assertEqual(len(self.read_notes()), 2)
+        self.assertFalse(any(map(alive, numbers)))
+
+    def test_with_block_terminates(self):
+        with self.new_pool(1) as pool:
+            pool.apply_async(tasks.note_and_wait, (self.notes, self.path("never")))
+            numbers = pids(pool)
+        pool.join()
+        self.assertFalse(any(map(alive, numbers)))
+        self.assertRaises(ValueError, pool.apply, tasks.nothing)
+        with self.assertRaises(ValueError):
+            pool.__enter__()
+
+    def test_with_block_lets_errors_through(self):
+        with self.assertRaises(tasks.Trouble):
+            with self.new_pool(1) as pool:
+                pool.map(tasks.fail, [1])
+
+    def test_workers_finalizers_run_at_close(self):
+        pool = self.new_pool(2, tasks.add_finalizer, (self.notes,))
+        pool.map(tasks.same, range(4))
+        numbers = pids(pool)
+        pool.close()
+        pool.join()
+        self.assertEqual(sorted(self.read_notes()), sorted(map(str, numbers)))
+
+    def test_cannot_be_pickled(self):
+        with self.assertRaises(NotImplementedError):
+            pickle.dumps(self.pool)
+        with self.assertRaises(NotImplementedError):
+            self.pool.apply(tasks.same, (self.pool,))
+
+    def test_dropping_a_running_pool_warns_and_ends_it(self):
+        pool = self.context.Pool(2)
+        self.assertEqual(pool.map(tasks.same, [1, 2]), [1, 2])
+        numbers = pids(pool)
+        with self.assertWarnsRegex(ResourceWarning, "unclosed running multiprocessing pool"):
+            del pool
+            gc.collect()
+        self.wait_gone(numbers)
+
+    def test_dropping_a_closed_pool_is_quiet(self):
+        pool = self.context.Pool(1)
+        pool.close()
+        pool.join()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            del pool
+            gc.collect()
+
+    def test_repr(self):
+        pool = self.new_pool(2)
+        self.assertRegex(repr(pool), r"pool\.Pool state=RUN pool_size=2")
+        pool.close()
+        self.assertIn("state=CLOSE", repr(pool))
 
 
 class AfterFork(Case, unittest.TestCase):
@@ -328,7 +440,7 @@ int("x")
         self.wait_gone(map(int, out.split()))
 
 
-for_each_method(globals(), Workers, CustomContexts, Private, Programs)
+for_each_method(globals(), Workers, Closing, CustomContexts, Private, Programs)
 
 if __name__ == "__main__":
     unittest.main()
