@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from multiprocessing import process as _stdlib_process
-from multiprocessing import util
+from multiprocessing import get_start_method, resource_tracker, util
 from multiprocessing.process import BaseProcess
 
 from . import errors, oom
@@ -96,6 +96,10 @@ class Crew:
         )
         process.name = process.name.replace("Process", "PoolWorker")
         process.daemon = True
+        method = getattr(type(process), "_start_method", None) or get_start_method()
+        if method != "fork":
+            # It would be started on the way, and unblock what is blocked here.
+            resource_tracker.ensure_running()
         # A Ctrl-C must not meet a child that has not yet said what it does then.
         before = signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
         try:

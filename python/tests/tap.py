@@ -170,8 +170,8 @@ def run_from(first, args, journal):
     code = "import sys, tap; sys.exit(tap.run_child({!r}, {!r}, {!r}, {!r}, {!r}))"
     code = code.format(args.modules, args.k, first, journal.path, args.t)
     path = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
-    child = subprocess.Popen([sys.executable, "-c", code], process_group=0,
-                             env=dict(os.environ, PYTHONPATH=path))
+    env = dict(os.environ, PYTHONPATH=path, TMPDIR=os.path.dirname(journal.path))
+    child = subprocess.Popen([sys.executable, "-c", code], process_group=0, env=env)
     try:
         why = wait_for(child, journal)
     except BaseException:
@@ -188,12 +188,13 @@ def run(args):
     tests = load(args.modules, args.k)
     print(f"1..{len(tests)}", flush=True)
     first, failed = 0, not tests
-    with tempfile.TemporaryDirectory() as folder:
+    # The tests' files lie in it, too: nobody else removes those of an aborted one.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         journal = Journal(os.path.join(folder, "journal"))
         while first < len(tests):
             journal.write("end")
             code, victim, why = run_from(first, args, journal)
-            failed = failed or code != 0
+            failed = failed or code != 0 or victim is not None
             if victim is None:
                 break
             print(f"---- {tests[victim].id()}: {why}", file=sys.stderr, flush=True)
