@@ -21,6 +21,7 @@ enum behaviour {
 	LIVES_ON,		/* when it has left its seat */
 	RUNS_CALLS,		/* by ac_call_run */
 	LEAVES_WHEN_READY,
+	WAITS_FIRST,		/* before it takes: 15 when told to leave */
 };
 
 /* Shared with all processes. */
@@ -30,6 +31,7 @@ static struct {
 	_Atomic int pids[64];
 	_Atomic unsigned worker_of[64];
 	_Atomic unsigned refuses_from;	/* start fails from so many starts on; 0: never */
+	_Atomic unsigned waits[2];	/* that ended with: leave; there is work */
 	_Atomic unsigned units[100];	/* how often each was begun */
 } *seen;
 
@@ -99,6 +101,13 @@ static int serve(int fd)
 		return 12;
 	if (seen->behaviour == LEAVES_WHEN_READY)
 		return 15;
+	if (seen->behaviour == WAITS_FIRST) {
+		while ((r = ac_worker_wait(worker)) == -EINTR)
+			;
+		seen->waits[r == 1]++;
+		if (r != 1)
+			return 15;
+	}
 	while ((r = ac_worker_take(worker, &call)) != 0) {
 		if (r == -EINTR)
 			continue;
@@ -434,6 +443,23 @@ static void test_adopt_current_call_is_known(void **state)
 	assert_int_equal(seen->starts, 1);
 }
 
+/* One of them is woken for the call; closing tells the other. */
+static void test_adopt_waiting_before_the_first_task(void **state)
+{
+	(void)state;
+	seen->behaviour = WAITS_FIRST;
+	open_adopting(2, 0, 0);
+	nap(50 * MS);
+	assert_int_equal(seen->waits[1], 0);
+	assert_int_equal(call_number(HANDLE_ECHO, "x", 1, NULL), 0);
+	assert_int_equal(seen->waits[1], 1);
+	assert_int_equal(ac_pool_close(pool), 0);
+	pool = NULL;
+	assert_int_equal(seen->waits[0], 1);
+	assert_int_equal(seen->starts, 2);
+	assert_int_equal(ac_worker_wait(NULL), -EINVAL);
+}
+
 /* ---- that do not start ---- */
 
 static void assert_never_starts(enum behaviour behaviour, int64_t ready_ns,
@@ -664,6 +690,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_worker_that_says_no),
 		ADOPT_TEST(test_adopt_worker_that_dies_at_once),
 		ADOPT_TEST(test_adopt_worker_that_never_is_ready),
+		ADOPT_TEST(test_adopt_waiting_before_the_first_task),
 		ADOPT_TEST(test_adopt_workers_that_leave_as_they_come),
 		ADOPT_TEST(test_adopt_start_that_fails_later),
 		ADOPT_TEST(test_adopt_workers_die_with_their_owner),
