@@ -11,8 +11,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from multiprocessing import process as _stdlib_process
 from multiprocessing import get_start_method, resource_tracker, util
+from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
 from . import errors, oom
@@ -179,4 +179,5 @@ class Crew:
         """Join all processes, which have ended or are about to."""
         for process in [*self._ended, *self.processes]:
             with _asking:
+                # A custom context's process may know no time limits.
                 process.join() if timeout is None else process.join(timeout)

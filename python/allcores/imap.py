@@ -39,7 +39,6 @@ class Source:
         workers: int,
         function: Any,
         iterable: Iterable[Any],
-        star: bool,
         chunk: int,
     ) -> None:
         self.stream = core.stream()
@@ -47,7 +46,6 @@ class Source:
         self.used = 0  # results that the reader has had
         self.cut = False  # terminated before its end
         self._intake = intake
-        self._star = star
         self._chunk = chunk
         self._least = max(AHEAD_LEAST, 4 * workers)
         self._ahead = self._least
@@ -126,7 +124,7 @@ class Source:
             try:
                 room = self.room()
                 more = self.stream.feed(
-                    self.function, self._iterator, self._star, self._chunk, room, AHEAD_BYTES
+                    self.function, self._iterator, False, self._chunk, room, AHEAD_BYTES
                 )
             except BaseException as error:
                 more = False

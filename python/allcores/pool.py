@@ -116,7 +116,7 @@ class Pool:
             self._core = _core.Pool(processes, maxtasksperchild or 0, self._crew, AsyncResult)
         except BaseException as error:
             self._crew.stop()
-            raise self._crew.failure or error
+            raise (self._crew.failure or error) from None
         self._intake = Intake()
         self._handler = Handler(self._core, self._intake)
         self._cache = _Unfinished(self._core)
@@ -268,17 +268,27 @@ class Pool:
         _check_chunksize(chunksize)
         if not items:
             return []
+        if chunksize is not None:
+            return self._map_given(func, items, star, chunksize)
         result = self._make_map(func, items, star, chunksize)
         self._cache.add(result)
         try:
             self._intake.enter(result)
-            if chunksize is not None:
-                return run_given(self._core, func, items, star, chunksize)
             result.run(self._core)
         finally:
             self._intake.leave(result)
         self._remember(func, result)
         return result.get()  # type: ignore[no-any-return]
+
+    def _map_given(
+        self, func: Callable[..., Any], items: Sequence[Any], star: bool, chunksize: int
+    ) -> list[Any]:
+        feeder = object()
+        try:
+            self._intake.enter(feeder)
+            return run_given(self._core, func, items, star, chunksize)
+        finally:
+            self._intake.leave(feeder)
 
     def _pace_of(self, func: Callable[..., Any]) -> float | None:
         return self._paces.get(func) if isinstance(func, FunctionType) else None
@@ -333,7 +343,7 @@ class Pool:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         chunk = 0 if chunksize == 1 else chunksize
         source = Source(
-            self._core, self._intake, self._processes, func, iterable, False, chunk
+            self._core, self._intake, self._processes, func, iterable, chunk
         )
         self._cache.add(source)
         results = kind(self, source)

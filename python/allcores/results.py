@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     Callback = Callable[[Any], object] | None
 
-    from .handler import Handler
-
-
 # What says that the pool takes no more. Anything else that comes out of handing in may be
 # the user's own: a signal handler that raises.
 REFUSALS = (ProcessError, MemoryError)
+
+# How many calls are handed in, and taken, at a time.
+BATCH = 256
 
 # How often a map whose workers run out of work looks for items to take back, in seconds.
 STARVED = 0.001
@@ -319,6 +319,3 @@ def run_given(
         name_task(failure, function)
         raise failure
     return values
-
-
-BATCH = 256
