@@ -184,6 +184,15 @@ static int start_adopted(struct ac_pool *pool, unsigned seat, int process_end)
 	return 0;
 }
 
+/* What a template starts it reports: heard of twice, a death would be taken for the next
+ * process's too. */
+static void leave_to_template(struct ac_pool *pool, struct ac__member *member)
+{
+	ac__sys_epoll_remove(pool->epoll, member->door.owner_end);
+	note_unwatched(pool, member, false);
+	member->orphaned = false;
+}
+
 static int start_forked(struct ac_pool *pool, unsigned seat, int process_end)
 {
 	int r = ac__template_start(&pool->template, seat, process_end);
@@ -192,6 +201,7 @@ static int start_forked(struct ac_pool *pool, unsigned seat, int process_end)
 	if (r != -EPIPE && r != -ECONNRESET)
 		return r;
 	lose_template(pool);
+	leave_to_template(pool, &pool->crew[seat]);
 	r = open_template(pool);
 	return r < 0 ? r : ac__template_start(&pool->template, seat, process_end);
 }
@@ -524,7 +534,8 @@ void ac__crew_kill(struct ac_pool *pool, unsigned seat)
 		return;
 	/* A byte on its lifeline: the kernel kills it, and nobody else, and
 	 * we still see its end. One that has not armed it yet finds the byte. */
-	ac__sys_send(member->door.owner_end, "", 1, -1);
+	if (ac__sys_send(member->door.owner_end, "", 1, -1) < 0)
+		ac__sys_end_sending(member->door.owner_end); /* the same to it, and needs no memory */
 	if (is_living_child(member->pid))
 		kill(member->pid, SIGKILL);
 }

@@ -546,6 +546,11 @@ void ac__sys_shutdown(int sock)
 	shutdown(sock, SHUT_RDWR);
 }
 
+void ac__sys_end_sending(int sock)
+{
+	shutdown(sock, SHUT_WR);
+}
+
 int ac__sys_poll(int fd, int64_t deadline)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };

@@ -108,6 +108,8 @@ int ac__sys_send(int sock, const void *data, size_t len, int fd);
 int ac__sys_receive(int sock, void *data, size_t len, int *fd, bool nowait);
 /* The peer sees the end, whoever else may hold a copy of sock. */
 void ac__sys_shutdown(int sock);
+/* The same, and its own end is still seen here. */
+void ac__sys_end_sending(int sock);
 /* 0 (an event), -ETIMEDOUT, -EINTR: until input or the end of fd. */
 int ac__sys_poll(int fd, int64_t deadline);
 

@@ -135,6 +135,21 @@ bool crash_await_death(pid_t pid, int64_t ns)
 	return true;
 }
 
+int64_t crash_await_nobody(int64_t ns)
+{
+	int64_t start = crash_now();
+	pid_t pid;
+
+	while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0) {
+		if (crash_now() - start > ns)
+			crash_fail(__FILE__, __LINE__, "processes are left");
+		if (pid == 0)
+			crash_sleep(MS / 10);
+	}
+	CHECK_EQ(errno, ECHILD);
+	return crash_now() - start;
+}
+
 static bool has_star(pid_t pid)
 {
 	char comm[16], state;

@@ -17,156 +17,22 @@
 
 #include "crash.h"
 #include "sys.h"
-#include "worker.h"
+#include "workout.h"
 
-#define WORKERS 2
-#define ITEMS 100
-#define CALLS 12
-#define BYTES 9000
+#define WORKERS WORKOUT_WORKERS
 /* In template and workers nobody sees whether a call was left to fail. */
 #define AT_LEAST 6
 #define AT_MOST 400
+#define HEAP_ENDS 30
+#define HEAP_STRIDE 41
+/* Less than what closing gives to workers that don't leave: none may have to be waited for. */
+#define RUN_NS (8 * SECOND * (1 + CRASH_SANITIZED))
 
 static const char *const names[] = {
 #define NAME(call) #call,
 	AC__SYS_CALLS(NAME)
 #undef NAME
 };
-
-/* ---- the workout ---- */
-
-static int add_item(const void *item, void *result, const void *bound)
-{
-	*(uint64_t *)result = *(const uint64_t *)item + *(const uint64_t *)bound;
-	return 0;
-}
-
-static int flip_call(struct ac_call *call)
-{
-	size_t len;
-	const unsigned char *from = ac_call_arg(call, &len);
-	unsigned char *to = ac_call_reserve(call, len);
-
-	if (!to)
-		return ac_call_fail(call, "no memory");
-	for (size_t i = 0; i < len; i++)
-		to[i] = from[i] ^ 0xff;
-	return 0;
-}
-
-/* A code, and none that a caller would not expect. */
-static int is_code(int r)
-{
-	return r < 0 && (r > -4096 || (r <= AC_ETASK && r >= AC_EVERSION));
-}
-
-static int run_map(struct ac_pool *pool)
-{
-	uint64_t items[ITEMS], results[ITEMS], bound[200] = { 1000 };
-	struct ac_map_opts opts = { .size = sizeof opts,
-				    .bound = bound,
-				    .bound_size = sizeof bound };
-	int r;
-
-	for (uint64_t i = 0; i < ITEMS; i++)
-		items[i] = i;
-	r = ac_pool_map(pool, add_item, &opts, items, sizeof *items, results,
-			sizeof *results, ITEMS);
-	CHECK(r == 0 || is_code(r));
-	for (uint64_t i = 0; r == 0 && i < ITEMS; i++)
-		CHECK_EQ(results[i], i + 1000);
-	return r;
-}
-
-static void count_callback(void *arg, struct ac_task *task)
-{
-	CHECK_EQ(ac_task_ready(task), 1);
-	atomic_fetch_add((_Atomic unsigned *)arg, 1);
-}
-
-static int check_call(struct ac_task *task, unsigned char byte)
-{
-	struct ac_outcome outcome;
-	const unsigned char *bytes;
-	const void *data;
-	size_t len;
-
-	CHECK_EQ(ac_task_wait(task, 10 * SECOND), 0);
-	CHECK_EQ(ac_task_outcome(task, &outcome), 0);
-	CHECK(outcome.status == 0 || is_code(outcome.status));
-	if (outcome.status)
-		return outcome.status;
-	CHECK_EQ(ac_task_result(task, &data, &len), 0);
-	CHECK_EQ(len, BYTES);
-	bytes = data;
-	for (unsigned i = 0; i < BYTES; i++)
-		CHECK_EQ(bytes[i], byte ^ 0xff);
-	return 0;
-}
-
-static int run_calls(struct ac_pool *pool)
-{
-	_Atomic unsigned called = 0;
-	struct ac_submit_opts opts = { .size = sizeof opts,
-				       .done = count_callback,
-				       .done_arg = &called,
-				       .timeout_ns = 20 * SECOND };
-	struct ac_task *tasks[CALLS];
-	unsigned char bytes[BYTES];
-	unsigned n = 0;
-	int r = 0, first = 0;
-
-	for (n = 0; n < CALLS && r == 0; n++) {
-		memset(bytes, (int)n, sizeof bytes);
-		r = ac_pool_submit(pool, &tasks[n], flip_call, bytes,
-				   sizeof bytes, n % 2 ? &opts : NULL);
-	}
-	CHECK(r == 0 || is_code(r));
-	n -= r != 0;
-	first = r;
-	for (unsigned i = 0; i < n; i++) {
-		r = check_call(tasks[i], (unsigned char)i);
-		first = first ? first : r;
-		ac_task_free(tasks[i]);
-	}
-	CHECK_EQ(ac_pool_join(pool, 10 * SECOND), 0);
-	CHECK_EQ(called, n / 2);
-	return first;
-}
-
-/* So that starting a replacement is part of it. */
-static void kill_idle(struct ac_pool *pool)
-{
-	struct ac_worker_stat stats[WORKERS];
-
-	ac_pool_workers(pool, stats, WORKERS);
-	if (stats[0].state != AC_WORKER_IDLE || stats[0].pid <= 0)
-		return;
-	kill(stats[0].pid, SIGKILL);
-	crash_await_death(stats[0].pid, SECOND);
-}
-
-/* 0, or the first code met. */
-static int work_out(void)
-{
-	struct ac_pool_opts opts = { .size = sizeof opts,
-				     .workers = WORKERS,
-				     .ready_ns = 3 * SECOND };
-	struct ac_pool_stat stat;
-	struct ac_pool *pool = NULL;
-	int r = ac_pool_open(&pool, &opts), later;
-
-	CHECK(r == 0 || is_code(r));
-	CHECK_EQ(r == 0, pool != NULL);
-	if (r < 0)
-		return r;
-	r = run_map(pool);
-	kill_idle(pool);
-	later = run_calls(pool);
-	crash_check_sum(pool, &stat);
-	CHECK_EQ(ac_pool_close(pool), 0);
-	return r ? r : later;
-}
 
 /* ---- one after the other ---- */
 
@@ -188,6 +54,65 @@ static void arm(const struct kind *kind, unsigned n, unsigned times)
 	ac__fault_arm(kind->call, n, times, kind->err);
 }
 
+/* Calls of malloc and realloc: so many were made, and from which on so many fail. */
+static _Atomic unsigned heap_calls, heap_from = UINT32_MAX, heap_times;
+
+static bool heap_fails(void)
+{
+	unsigned n = ++heap_calls;
+
+	return n >= heap_from && n - heap_from < heap_times;
+}
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+	return heap_fails() ? NULL : __real_malloc(size);
+}
+
+void *__real_realloc(void *old, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+void *__wrap_realloc(void *old, size_t size)
+{
+	return heap_fails() ? NULL : __real_realloc(old, size);
+}
+
+static void arm_heap(unsigned n, unsigned times)
+{
+	heap_calls = 0;
+	heap_times = times;
+	heap_from = n;
+}
+
+/* Each at both ends of a run, and some of the many alike between. */
+static unsigned next_heap_call(unsigned n, unsigned calls)
+{
+	return n + (n < HEAP_ENDS || n + HEAP_ENDS + HEAP_STRIDE > calls ? 1 : HEAP_STRIDE);
+}
+
+static void fail_heap(void *arg)
+{
+	unsigned times = *(unsigned *)arg, runs = 0, failed = 0, calls;
+	struct crash_print before;
+
+	CHECK_EQ(workout(0), 0);
+	crash_print_take(&before);
+	arm_heap(UINT32_MAX, 0);
+	CHECK_EQ(workout(0), 0);
+	calls = heap_calls;
+	for (unsigned n = 1; n <= calls; n = next_heap_call(n, calls), runs++) {
+		crash_at("malloc fails the %u. time", n);
+		arm_heap(n, times);
+		failed += workout(0) != 0;
+		arm_heap(UINT32_MAX, 0);
+		crash_print_check(&before);
+	}
+	crash_note("malloc: %u runs, %u with an error, %u calls in a run", runs, failed,
+		   calls);
+	CHECK(failed > 0);
+}
+
 static void fail_each(void *arg)
 {
 	const struct kind *kind = arg;
@@ -196,19 +121,20 @@ static void fail_each(void *arg)
 	int64_t start, longest = 0;
 
 	/* Once without: what the C library sets up stays. */
-	CHECK_EQ(work_out(), 0);
+	CHECK_EQ(workout(0), 0);
 	crash_print_take(&before);
 	for (n = 1; n <= AT_MOST && (n <= AT_LEAST || calls >= n - 1); n++) {
 		crash_at("%s fails the %u. time", names[kind->call], n);
 		start = crash_now();
 		arm(kind, n, 1);
-		failed += work_out() != 0;
+		failed += workout(0) != 0;
 		calls = ac__fault_calls(kind->call);
 		ac__fault_disarm();
 		longest = AC__MAX(longest, crash_now() - start);
 		crash_print_check(&before);
 	}
-	CHECK_EQ(work_out(), 0);
+	CHECK(longest < RUN_NS);
+	CHECK_EQ(workout(0), 0);
 	crash_note("%s: %u runs, %u with an error, %u calls in a run, longest %lld ms",
 		   names[kind->call], n - 1, failed, calls,
 		   (long long)(longest / MS));
@@ -220,44 +146,16 @@ static void fail_always(void *arg)
 	struct crash_print before;
 	int r;
 
-	CHECK_EQ(work_out(), 0);
+	CHECK_EQ(workout(0), 0);
 	crash_print_take(&before);
 	arm(kind, 1, UINT32_MAX);
-	r = work_out();
+	r = workout(0);
 	ac__fault_disarm();
 	crash_print_check(&before);
 	crash_note("%s: %s", names[kind->call], r ? ac_errname(r) : "works");
 }
 
 /* ---- systems that lack something ---- */
-
-static pid_t adopted[64];
-static unsigned adopted_count;
-
-__attribute__((noreturn)) static void be_adopted(int fd)
-{
-	struct ac_worker *worker;
-	struct ac_call *call;
-
-	if (ac_worker_open(&worker, fd) < 0 || ac_worker_ready(worker, 0, NULL) < 0)
-		_exit(1);
-	while (ac_worker_take(worker, &call) == 1)
-		ac_worker_done(worker, call, ac_call_run(call));
-	ac_worker_close(worker);
-	_exit(0);
-}
-
-static pid_t start_adopted(void *arg, unsigned number, int fd)
-{
-	pid_t pid = fork();
-
-	(void)arg;
-	(void)number;
-	if (pid == 0)
-		be_adopted(fd);
-	adopted[adopted_count++] = pid;
-	return pid;
-}
 
 static void kill_one(struct ac_pool *pool)
 {
@@ -266,7 +164,7 @@ static void kill_one(struct ac_pool *pool)
 	CHECK(crash_await_workers(pool, 5 * SECOND));
 	ac_pool_workers(pool, stats, WORKERS);
 	kill(stats[0].pid, SIGKILL);
-	CHECK_EQ(run_map(pool), 0);
+	CHECK_EQ(workout_map(pool), 0);
 	CHECK(crash_await_workers(pool, 5 * SECOND));
 }
 
@@ -274,22 +172,21 @@ static void live_without(bool adopt)
 {
 	struct ac_pool_opts opts = { .size = sizeof opts,
 				     .workers = WORKERS,
-				     .start = adopt ? start_adopted : NULL };
+				     .start = adopt ? workout_start : NULL };
 	struct ac_pool_stat stat;
 	struct ac_pool *pool;
 
 	CHECK_EQ(ac_pool_open(&pool, &opts), 0);
-	CHECK_EQ(run_map(pool), 0);
-	CHECK_EQ(run_calls(pool), 0);
+	CHECK_EQ(workout_map(pool), 0);
+	CHECK_EQ(workout_calls(pool), 0);
 	kill_one(pool);
-	CHECK_EQ(run_calls(pool), 0);
+	CHECK_EQ(workout_calls(pool), 0);
 	crash_check_usable(pool);
 	crash_check_sum(pool, &stat);
 	CHECK_EQ(stat.failed, 0);
 	crash_check_blocks(pool, 0);
 	CHECK_EQ(ac_pool_close(pool), 0);
-	while (adopted_count)
-		CHECK(waitpid(adopted[--adopted_count], NULL, 0) > 0);
+	workout_reap();
 }
 
 struct lack {
@@ -349,6 +246,14 @@ static void lose_watch(void *arg)
 	CHECK_EQ(ac_pool_close(pool), 0);
 }
 
+/* Neither their sockets nor their pidfds, from the first on: they are looked at. */
+static void adopt_unwatched(void *arg)
+{
+	(void)arg;
+	ac__fault_arm(AC__SYS_EPOLL_ADD, 2, UINT32_MAX, ENOSPC);
+	live_without(true);
+}
+
 static void run_kinds(const struct kind *kinds, unsigned n,
 		      void (*fn)(void *arg), const char *how, unsigned seconds)
 {
@@ -380,12 +285,15 @@ int main(int argc, char **argv)
 				 none = { .adopt = true },
 				 all = { true, true, true, false, EPERM },
 				 all_adopted = { true, true, true, true, ENOSYS };
-	unsigned n = sizeof kinds / sizeof *kinds;
+	unsigned n = sizeof kinds / sizeof *kinds, once = 1, ever = UINT32_MAX;
 
 	crash_begin(argc, argv);
 	run_kinds(kinds, n, fail_each, "once", 20);
 	run_kinds(kinds, n, fail_always, "always", 20);
+	crash_case("malloc fails once", fail_heap, &once, 20);
+	crash_case("malloc fails from then on", fail_heap, &ever, 20);
 	crash_case("workers can't be watched", lose_watch, NULL, 10);
+	crash_case("adopted workers can't be watched", adopt_unwatched, NULL, 20);
 	crash_case("no memfd", do_without, (void *)&memfd, 10);
 	crash_case("no eventfd", do_without, (void *)&eventfd, 10);
 	crash_case("adopted workers", do_without, (void *)&none, 10);

@@ -262,6 +262,37 @@ static void kill_template_and_workers(void *arg)
 	close_pool(2 * SECOND);
 }
 
+/* Whoever starts a replacement reports its end, and nobody else does: told twice, the
+ * owner would take the next one for dead, and the template would wait for one too many. */
+static void lose_start_order(void *arg)
+{
+	struct ac_worker_stat stats[WORKERS];
+	struct ac_pool_stat stat;
+
+	(void)arg;
+	open_pool();
+	kill(workers[0], SIGKILL);
+	while (crash_state(workers[0]))
+		crash_sleep(MS);
+	/* By now it has been reported, to an owner who does not look. */
+	crash_sleep(20 * MS);
+	kill(template, SIGKILL);
+	CHECK(crash_await_death(template, SECOND));
+	for (unsigned round = 0; round < 20; round++) {
+		crash_check_usable(pool);
+		CHECK(crash_await_workers(pool, 5 * SECOND));
+		ac_pool_workers(pool, stats, WORKERS);
+		submit(TASKS, nap_call, MS);
+		kill(stats[0].pid, SIGKILL);
+		CHECK(collect(TASKS, 0) <= 1);
+		CHECK(crash_await_death(stats[0].pid, SECOND));
+	}
+	CHECK(crash_await_workers(pool, 5 * SECOND));
+	crash_check_sum(pool, &stat);
+	CHECK_EQ(stat.deaths, 21);
+	close_pool(2 * SECOND);
+}
+
 /* The worker is condemned, and the order to kill it dies with the template. */
 static void lose_kill_order(void *arg)
 {
@@ -375,6 +406,7 @@ int main(int argc, char **argv)
 		   kill_template_and_workers, &no, 20);
 	crash_case("template and workers killed, busy",
 		   kill_template_and_workers, &yes, 20);
+	crash_case("a start order dies with the template", lose_start_order, NULL, 20);
 	crash_case("a kill order dies with the template", lose_kill_order, NULL, 20);
 	crash_case("terminate's orders die with the template",
 		   lose_kill_orders_of_terminate, NULL, 20);

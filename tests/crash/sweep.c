@@ -28,32 +28,45 @@ bool sweep_full;
 /* What a process that goes on knows would have to be the same, too. */
 static bool can_merge(const struct sweep *sweep)
 {
-	return !sweep->spared && !sweep->is_crowded;
+	return !sweep->spared && (!sweep->is_crowded || sweep->merges);
 }
 
 /* ---- shared bytes ---- */
 
 /* The region, and what it was at the last look. */
 struct view {
+	const struct trace *trace;
+	unsigned calls;	/* the process had made when the region was last looked for */
 	int fd;
 	char *now, *then;
 };
 
-static int open_region(void)
+/* A memfd, or a file that has no name any more. */
+static bool is_region(const char *target)
 {
-	char path[300], target[256];
+	const char *dir = getenv("TMPDIR");
+
+	return strncmp(target, "/memfd:allcores", 15) == 0 ||
+	       (sweep_current->merges && dir &&
+		strncmp(target, dir, strlen(dir)) == 0);
+}
+
+static int open_region(pid_t pid)
+{
+	char fds[32], path[300], target[256];
 	struct dirent *entry;
 	int fd = -1;
 	DIR *dir;
 
-	dir = opendir("/proc/self/fd");
+	snprintf(fds, sizeof fds, "/proc/%d/fd", (int)pid);
+	dir = opendir(fds);
 	while (dir && fd < 0 && (entry = readdir(dir))) {
 		ssize_t n;
 
-		snprintf(path, sizeof path, "/proc/self/fd/%s", entry->d_name);
+		snprintf(path, sizeof path, "%s/%s", fds, entry->d_name);
 		n = readlink(path, target, sizeof target - 1);
 		target[n < 0 ? 0 : n] = '\0';
-		if (strncmp(target, "/memfd:allcores", 15) == 0)
+		if (is_region(target))
 			fd = open(path, O_RDONLY | O_CLOEXEC);
 	}
 	if (dir)
@@ -61,9 +74,9 @@ static int open_region(void)
 	return fd;
 }
 
-static void open_view(struct view *view)
+static void open_view(struct view *view, pid_t pid)
 {
-	view->fd = can_merge(sweep_current) ? open_region() : -1;
+	view->fd = can_merge(sweep_current) ? open_region(pid) : -1;
 	if (view->fd < 0)
 		return;
 	view->now = mmap(NULL, VIEW_SIZE, PROT_READ, MAP_SHARED | MAP_NORESERVE,
@@ -82,11 +95,23 @@ static void close_view(struct view *view)
 	close(view->fd);
 }
 
-/* Without a view every step may have changed something. */
+/* Only a system call makes one. */
+static bool await_region(struct view *view)
+{
+	if (view->fd < 0 && view->calls != view->trace->calls)
+		open_view(view, view->trace->pid);
+	view->calls = view->trace->calls;
+	return view->fd < 0;
+}
+
+/* Without a view every step may have changed something, if there is a region at all. */
 static bool has_changed(struct view *view)
 {
 	bool changed = view->fd < 0;
 	off_t start = 0, end = 0;
+
+	if (sweep_current->merges && await_region(view))
+		return false;
 
 	while (view->fd >= 0 && (start = lseek(view->fd, end, SEEK_DATA)) >= 0) {
 		size_t len;
@@ -231,11 +256,12 @@ static void put_first(struct places *places, const struct trace_path *path)
 static void learn(const struct sweep *sweep, struct trace_path *path)
 {
 	struct trace trace = { .act = sweep->act };
-	struct view view;
+	struct view view = { .trace = &trace };
 
 	sweep->start(&trace);
-	open_view(&view);
+	open_view(&view, sweep->merges ? trace.pid : getpid());
 	trace_learn(&trace, path, look, &view);
+	CHECK(view.fd >= 0 || !sweep->merges);
 	close_view(&view);
 	sweep->end(&trace, false);
 }

@@ -29,6 +29,9 @@ struct sweep {
 	void (*end)(struct trace *trace, bool killed);
 	/* Others act at the same time: no two runs are alike. */
 	bool is_crowded;
+	/* They are merged all the same, since what others do does not depend on where in
+	 * such a set it is. The region is the process's own, and comes on the way. */
+	bool merges;
 	/* The process has threads, which would meet its breakpoints: runs take long, and
 	 * not all are made. */
 	bool only_steps;

@@ -82,6 +82,7 @@ void trace_forget(struct trace_path *path)
 static void enter_call(struct trace *trace)
 {
 	trace->in_call = true;
+	trace->calls++;
 	trace->call = tracee_program_counter(trace);
 }
 
@@ -198,17 +199,32 @@ static unsigned choose_anchor(const struct trace_path *path, unsigned k)
 	return anchor;
 }
 
+/* Its code is whole while it forks: a child would meet the breakpoint, and nobody there
+ * knows of it. */
+static void spare_child(struct trace *trace, uint64_t breakpoint)
+{
+	if (!breakpoint || !tracee_is_forking(trace))
+		return;
+	if (trace->breakpoint)
+		tracee_clear_breakpoint(trace);
+	else
+		tracee_set_breakpoint(trace, breakpoint);
+}
+
 /* To the next trap. It stops at system calls too, so that it stands still while others act. */
 static enum tracee_news run_on(struct trace *trace)
 {
+	uint64_t breakpoint = trace->breakpoint;
 	enum tracee_news news;
 
-	do {
+	for (;;) {
 		tracee_resume(trace, PTRACE_SYSCALL);
 		trace->in_call = false;
 		news = await_and_act(trace, NULL);
-	} while (news == TRACEE_STOPPED && tracee_is_at_call(trace));
-	return news;
+		if (news != TRACEE_STOPPED || !tracee_is_at_call(trace))
+			return news;
+		spare_child(trace, breakpoint);
+	}
 }
 
 /* To that visit of pc, and its code whole again. False: it came to its end before. */
@@ -329,30 +345,45 @@ void trace_adopt(struct trace *trace, pid_t pid)
 	tracee_request(PTRACE_SETOPTIONS, pid, 0, OPTIONS);
 }
 
-void trace_born(struct trace *trace, pid_t parent, void (*poll)(void))
+/* It is traced, and may be stopped: its next child is, too, and it is let go. */
+static void take_child(struct trace *trace, struct trace *parent, void (*poll)(void))
 {
-	struct trace of_parent = { .pid = parent, .request = PTRACE_CONT };
 	unsigned long pid = 0;
 
-	tracee_request(PTRACE_SEIZE, parent, 0, OPTIONS | PTRACE_O_TRACEFORK);
 	while (!pid) {
-		poll();
-		of_parent.status = 0;
-		if (!tracee_has_news(&of_parent, false)) {
+		if (poll)
+			poll();
+		parent->status = 0;
+		if (!tracee_has_news(parent, !poll)) {
 			sched_yield();
 			continue;
 		}
-		CHECK(WIFSTOPPED(of_parent.status));
-		if (of_parent.status >> 16 == PTRACE_EVENT_FORK)
-			tracee_request(PTRACE_GETEVENTMSG, parent, 0, (long)&pid);
+		CHECK(WIFSTOPPED(parent->status));
+		if (parent->status >> 16 == PTRACE_EVENT_FORK)
+			tracee_request(PTRACE_GETEVENTMSG, parent->pid, 0, (long)&pid);
 		else
-			tracee_request(PTRACE_CONT, parent, 0,
-				tracee_is_stranger(&of_parent) ? WSTOPSIG(of_parent.status) : 0);
+			tracee_request(PTRACE_CONT, parent->pid, 0,
+				tracee_is_stranger(parent) ? WSTOPSIG(parent->status) : 0);
 	}
 	trace->pid = (pid_t)pid;
 	CHECK_EQ(tracee_await_news(trace, false), TRACEE_STOPPED);
 	tracee_request(PTRACE_SETOPTIONS, trace->pid, 0, OPTIONS);
-	tracee_request(PTRACE_DETACH, parent, 0, 0);
+	tracee_request(PTRACE_DETACH, parent->pid, 0, 0);
+}
+
+void trace_born(struct trace *trace, pid_t parent, void (*poll)(void))
+{
+	struct trace of_parent = { .pid = parent, .request = PTRACE_CONT };
+
+	tracee_request(PTRACE_SEIZE, parent, 0, OPTIONS | PTRACE_O_TRACEFORK);
+	take_child(trace, &of_parent, poll);
+}
+
+void trace_child(struct trace *trace, struct trace *parent)
+{
+	tracee_request(PTRACE_SETOPTIONS, parent->pid, 0, OPTIONS | PTRACE_O_TRACEFORK);
+	tracee_resume(parent, PTRACE_CONT);
+	take_child(trace, parent, NULL);
 }
 
 void trace_kill(struct trace *trace)

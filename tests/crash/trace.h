@@ -52,6 +52,7 @@ struct trace {
 	 * that is the end. NULL: it is woken by others. */
 	bool (*act)(unsigned n);
 	unsigned acts;
+	unsigned calls;	/* system calls that it has begun, since it is stepped */
 	bool in_call;	/* it is stopped inside a system call, */
 	uint64_t call;	/* which is there */
 	bool stopped, asleep, ended;
@@ -80,6 +81,9 @@ void trace_me(void);
 /* The next process that parent forks, at its first instruction; poll is called until
  * that has happened. */
 void trace_born(struct trace *trace, pid_t parent, void (*poll)(void));
+
+/* The next that a stopped one forks; that one is let go. */
+void trace_child(struct trace *trace, struct trace *parent);
 
 /* To the end; look is called after each step. */
 void trace_learn(struct trace *trace, struct trace_path *path,

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 
@@ -70,6 +71,43 @@ static long with_breakpoint(long word)
 {
 	return (word & ~0xffL) | BREAKPOINT;
 }
+
+long tracee_call(const struct trace *trace)
+{
+	struct user_regs_struct regs = { .orig_rax = (unsigned long long)-1 };
+
+	ptrace(PTRACE_GETREGS, trace->pid, NULL, &regs);
+	return (long)regs.orig_rax;
+}
+
+uint64_t tracee_argument(const struct trace *trace, unsigned n)
+{
+	struct user_regs_struct regs = { 0 };
+
+	ptrace(PTRACE_GETREGS, trace->pid, NULL, &regs);
+	return n == 0 ? regs.rdi : n == 1 ? regs.rsi : regs.rdx;
+}
+
+void tracee_skip_call(const struct trace *trace)
+{
+	struct user_regs_struct regs;
+
+	if (ptrace(PTRACE_GETREGS, trace->pid, NULL, &regs) < 0)
+		return;
+	regs.orig_rax = (unsigned long long)-1;
+	ptrace(PTRACE_SETREGS, trace->pid, NULL, &regs);
+}
+
+void tracee_set_result(const struct trace *trace, long result)
+{
+	struct user_regs_struct regs;
+
+	if (ptrace(PTRACE_GETREGS, trace->pid, NULL, &regs) < 0)
+		return;
+	regs.rax = (unsigned long long)result;
+	ptrace(PTRACE_SETREGS, trace->pid, NULL, &regs);
+}
+
 #else
 #define UNABLE "breakpoints are known for x86-64 only"
 
@@ -104,6 +142,29 @@ void tracee_set_program_counter(const struct trace *trace, uint64_t pc)
 static long with_breakpoint(long word)
 {
 	return word;
+}
+
+long tracee_call(const struct trace *trace)
+{
+	(void)trace;
+	return -1;
+}
+
+uint64_t tracee_argument(const struct trace *trace, unsigned n)
+{
+	(void)trace;
+	return n;
+}
+
+void tracee_skip_call(const struct trace *trace)
+{
+	(void)trace;
+}
+
+void tracee_set_result(const struct trace *trace, long result)
+{
+	(void)trace;
+	(void)result;
 }
 #endif
 
@@ -205,6 +266,17 @@ enum tracee_news tracee_await_news(struct trace *trace, bool may_sleep)
 bool tracee_is_at_call(const struct trace *trace)
 {
 	return WSTOPSIG(trace->status) == CALL_TRAP;
+}
+
+bool tracee_is_forking(const struct trace *trace)
+{
+	long call = tracee_call(trace);
+
+#ifdef SYS_fork
+	if (call == SYS_fork || call == SYS_vfork)
+		return true;
+#endif
+	return call == SYS_clone || call == SYS_clone3;
 }
 
 /* ---- breakpoints ---- */

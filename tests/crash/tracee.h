@@ -34,5 +34,13 @@ bool tracee_is_stranger(const struct trace *trace);
 enum tracee_news tracee_await_news(struct trace *trace, bool may_sleep);
 /* It stopped where a system call begins or ends. */
 bool tracee_is_at_call(const struct trace *trace);
+/* Its number, and the nth of its first three arguments. */
+long tracee_call(const struct trace *trace);
+uint64_t tracee_argument(const struct trace *trace, unsigned n);
+/* Where it begins: it is not made. Where it ends: what it returns. */
+void tracee_skip_call(const struct trace *trace);
+void tracee_set_result(const struct trace *trace, long result);
+/* It makes a process. */
+bool tracee_is_forking(const struct trace *trace);
 
 #endif
