@@ -290,6 +290,28 @@ def die_on_three_star(how, notes, number):
     return die_on_three((how, notes, number))
 
 
+class Deadly:
+    """Kills the process that reads it, or that writes it."""
+
+    def __init__(self, stage):
+        self.stage = stage
+
+    def __reduce__(self):
+        if self.stage == "write":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rebuild_deadly, (self.stage,)
+
+
+def rebuild_deadly(stage):
+    if stage == "read":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Deadly(stage)
+
+
+def deadly(stage):
+    return Deadly(stage)
+
+
 def die_once(path, x):
     """The first that comes by is killed."""
     try:

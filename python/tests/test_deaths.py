@@ -140,6 +140,20 @@ class InTask(Case):
         self.assertRaises(StopIteration, next, found)
         self.wait_until(lambda: len(tasks.read_notes(notes)) == 6, "the other chunks")
 
+    def test_killed_while_reading_and_while_writing(self):
+        for function, argument in ((tasks.same, tasks.Deadly("read")), (tasks.deadly, "write")):
+            others = [self.pool.apply_async(tasks.square, (i,)) for i in range(20)]
+            for call in (lambda: self.pool.apply_async(function, (argument,)),
+                         lambda: self.pool.map_async(function, [argument] * 2, 1),
+                         lambda: self.pool.map_async(function, [argument] * 2)):
+                with self.assertRaises(allcores.WorkerDied) as caught:
+                    call().get(PATIENCE)
+                self.check(caught.exception, "kill", function.__name__)
+            self.assertEqual([r.get(PATIENCE) for r in others], [i * i for i in range(20)])
+            found = self.pool.imap(function, [argument])
+            self.assertRaises(allcores.WorkerDied, found.next, PATIENCE)
+            self.check_crew()
+
     def test_any_other_base_exception_hurts_nobody(self):
         with self.assertRaises(BaseException) as caught:
             self.pool.apply_async(tasks.leaves_base_exception).get(PATIENCE)

@@ -425,6 +425,10 @@ class ForkedUsers(Case):
             self.assertEqual(self.pool.map(tasks.same, range(20), 1), list(range(20)))
             tasks.forget(self.notes)
 
+    def test_fork_inside_of_a_chunk(self):
+        found = self.pool.map_async(tasks.fork_and_return, [self.notes] * 3, 3).get(PATIENCE)
+        self.assertEqual((found, len(self.read_notes())), (["parent"] * 3, 3))
+
 
 @engine_only
 class InheritedPool(Case, unittest.TestCase):

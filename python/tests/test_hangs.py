@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Ways to hang that take a whole program: its end, its killing, Ctrl-C, its limits.
+"""Ways to hang that take a whole program: its end, its killing, Ctrl-C, its forks.
 
 Each is a script in a session of its own, ended after a bounded time, of whose processes
-nothing may be left. Deaths of workers: test_deaths.py; input: test_imap.py.
+nothing may be left. Deaths of workers: test_deaths.py; input: test_imap.py; limits:
+test_limits.py.
 """
 import os
 import signal
@@ -11,42 +12,8 @@ import subprocess
 import time
 import unittest
 
-from support import Case, Script, alive, engine_only, for_each_method
-
-HEAD = """
-import os, resource, signal, sys, threading, time
-import allcores
-import tasks
-if __name__ == "__mp_main__" and "NOTES" in os.environ:
-    held_back = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    tasks.note(os.environ["NOTES"], "held back" if held_back else "unprotected")
-if __name__ == "__main__":
-    method, folder = sys.argv[1:3]
-    context = allcores.get_context(method)
-    notes, never = folder + "/notes", folder + "/never"
-    def tell(pool):
-        print(*[worker.pid for worker in pool._pool], flush=True)
-"""
-
-
-class Program(Case):
-    """Runs a script; its first line of output is its workers' pids."""
-
-    def start(self, body):
-        text = HEAD + "".join(f"    {line}\n" for line in body.strip().splitlines())
-        script = Script(self, text, self.method, self.folder)
-        self.workers = [int(word) for word in script.first_line().split()]
-        return script
-
-    def wait_notes(self, count):
-        self.wait_until(lambda: len(self.read_notes()) >= count, f"{count} running tasks")
-
-    def finish(self, script, *codes):
-        """Its output; it ends by itself, with one of the codes, and all its workers with it."""
-        code, out, err = script.finish()
-        self.assertIn(code, codes, err)
-        self.wait_gone(self.workers)
-        return out, err
+from programs import Program
+from support import alive, engine_only, for_each_method
 
 
 @engine_only
@@ -82,6 +49,42 @@ pool.map(tasks.square, range(10))
 tell(pool)
 time.sleep(100)
 """)
+        os.kill(script.pid, signal.SIGKILL)
+        self.wait_gone(self.workers)
+
+    def test_killed_while_it_joins(self):
+        script = self.start(self.busy + "pool.close()\npool.join()")
+        self.wait_notes(2)
+        os.kill(script.pid, signal.SIGKILL)
+        self.wait_gone(self.workers)
+
+    def test_killed_while_initializers_run(self):
+        script = self.start("""
+pool = context.Pool(2, tasks.hang_at_start, (notes,))
+tell(pool)
+pool.apply(tasks.square, (3,))
+""")
+        self.wait_notes(2)
+        os.kill(script.pid, signal.SIGKILL)
+        self.wait_gone(self.workers)
+
+    def test_killed_while_workers_import_the_program(self):
+        if self.method == "fork":
+            self.skipTest("a forked worker imports nothing")
+        script = self.start("""
+os.environ["NOTES"], os.environ["SLOW"] = notes, "1"
+pool = context.Pool(2)
+tell(pool)
+pool.apply(tasks.square, (3,))
+""")
+        self.wait_notes(2)
+        os.kill(script.pid, signal.SIGKILL)
+        self.wait_gone(self.workers)
+
+    def test_killed_while_a_worker_is_stopped(self):
+        script = self.start(self.busy + "result.get()")
+        self.wait_notes(2)
+        os.kill(self.workers[0], signal.SIGSTOP)
         os.kill(script.pid, signal.SIGKILL)
         self.wait_gone(self.workers)
 
@@ -241,6 +244,57 @@ tell(pool)
 pool.apply(tasks.square, (3,))
 """, 1)
 
+    def test_while_a_callback_runs(self):
+        self.check("""
+pool = context.Pool(2)
+tell(pool)
+def callback(_):
+    tasks.note(notes, "callback")
+    threading.Event().wait()
+pool.apply_async(tasks.square, (3,), callback=callback).get()
+""", 1)
+
+    def test_with_an_input_that_blocks(self):
+        self.check("""
+pool = context.Pool(2)
+tell(pool)
+def items():
+    yield 1
+    tasks.note(notes, "blocks")
+    threading.Event().wait()
+for _ in pool.imap(tasks.square, items()):
+    pass
+""", 1)
+
+    def test_while_workers_import_the_program(self):
+        """They are killed before they could say anything."""
+        if self.method == "fork":
+            self.skipTest("a forked worker imports nothing")
+        self.check("""
+os.environ["NOTES"], os.environ["SLOW"] = notes, "1"
+with context.Pool(2) as pool:
+    tell(pool)
+    pool.apply(tasks.square, (3,))
+""")
+
+    def test_at_the_interpreters_exit(self):
+        """It ends what ran there; the pool's own end still comes, in whatever order."""
+        script = self.start("""
+import atexit
+def goodbye():
+    tasks.note(notes, "goodbye")
+    time.sleep(100)
+pool = context.Pool(2)
+tell(pool)
+result = pool.starmap_async(tasks.note_and_wait, [(notes, never)] * 10, 1)
+atexit.register(goodbye)
+""")
+        self.wait_notes(3)
+        self.interrupt(script)
+        _, err = self.finish(script, 0)
+        self.assertEqual(err.count("Traceback (most recent call last)"), 1, err)
+        self.assertNotIn("PoolWorker", err)
+
     def test_while_idle(self):
         self.check("""
 pool = context.Pool(2)
@@ -284,6 +338,109 @@ finally:
         self.wait_notes(3)
         self.interrupt(script)
         self.finish(script, -signal.SIGINT, 1, 130)
+
+
+@engine_only
+class AtEachCall(Program, unittest.TestCase):
+    """Ctrl-C as each function begins that the owner's main thread enters: see interrupts.py.
+
+    That thread runs the same Python however workers are started.
+    """
+
+    method = "fork"
+
+    def check(self, body, count=1):
+        script = self.start("""
+from interrupts import check
+def interrupted(at, call):
+    try:
+        with at:
+            call()
+    except KeyboardInterrupt:
+        return
+    assert not at.came(), "the interrupt was lost"
+def make():
+    pool = context.Pool(2)
+    pool.apply_async(tasks.square, (3,), callback=str).get()
+    return pool
+def use(pool):
+    assert pool.map(tasks.square, range(4)) == [0, 1, 4, 9]
+    assert pool.map_async(tasks.square, range(4)).get(10) == [0, 1, 4, 9]
+    assert list(pool.imap(tasks.square, iter(range(4)))) == [0, 1, 4, 9]
+    assert pool.apply_async(tasks.square, (3,), callback=str).get(10) == 9
+def end(pool):
+    pool.close()
+    pool.join()
+print(flush=True)
+""" + body)
+        out, err = script.finish(50)[1:]
+        self.assertEqual(err, "", out)
+        self.assertRegex(out, r"\A(\w+ True\n){%d}\Z" % count)
+
+    def test_opening(self):
+        self.check("""
+def opening(at):
+    opened = []
+    interrupted(at, lambda: opened.append(context.Pool(2)))
+    for pool in opened:
+        pool.terminate()
+        pool.join()
+check(opening)
+""")
+
+    def test_ending(self):
+        """Asked again it ends at once; and nobody need ask, as the interpreter's end does."""
+        self.check("""
+def terminating(at):
+    pool = make()
+    pool.map_async(tasks.nap, [100] * 4)
+    interrupted(at, pool.terminate)
+    pool.terminate()
+    pool.join()
+def leaving(at):
+    pool = make()
+    interrupted(at, lambda: pool.__exit__(None, None, None))
+def joining(at):
+    pool = make()
+    interrupted(at, lambda: end(pool))
+    end(pool)
+check(terminating)
+check(leaving)
+check(joining)
+""", 3)
+
+    def test_working(self):
+        """Whoever catches it goes on: results are right, and close and join come to an end."""
+        self.check("""
+def mapping(at):
+    pool = make()
+    interrupted(at, lambda: pool.map(tasks.square, range(4)))
+    use(pool)
+    end(pool)
+def mapping_by_one(at):
+    pool = make()
+    interrupted(at, lambda: pool.map(tasks.square, range(4), 1))
+    use(pool)
+    end(pool)
+def asking(at):
+    pool = make()
+    interrupted(at, lambda: (pool.map_async(tasks.square, range(4)).get(),
+                             pool.apply_async(tasks.square, (3,), callback=str).get(),
+                             pool.apply(tasks.square, (3,))))
+    use(pool)
+    end(pool)
+def iterating(at):
+    pool, found = make(), []
+    def run():
+        found.append(pool.imap(tasks.square, iter(range(4))))
+        found.append(list(found[0]))
+    interrupted(at, run)
+    use(pool)
+    found.clear()
+    end(pool)
+for scenario in (mapping, mapping_by_one, asking, iterating):
+    check(scenario)
+""", 4)
 
 
 @engine_only
@@ -356,58 +513,8 @@ pool.terminate()
 
 
 @engine_only
-class Limits(Program):
-    """What the system refuses is an error, never a wait."""
-
-    def test_no_descriptors_left(self):
-        script = self.start("""
-print()
-context.Process(target=tasks.nothing).start()
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-held = []
-try:
-    while True:
-        held.append(os.open("/dev/null", os.O_RDONLY))
-except OSError:
-    pass
-try:
-    context.Pool(2)
-except Exception as error:
-    print(type(error).__name__, flush=True)
-for fd in held:
-    os.close(fd)
-with context.Pool(2) as pool:
-    print(pool.map(tasks.square, range(4)))
-""")
-        out, err = self.finish(script, 0)
-        self.assertRegex(out, r"^\w+\n\[0, 1, 4, 9\]\n$", err)
-
-    def test_descriptors_run_out_while_it_works(self):
-        script = self.start("""
-pool = context.Pool(2, maxtasksperchild=1)
-tell(pool)
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-held = []
-try:
-    while True:
-        held.append(os.open("/dev/null", os.O_RDONLY))
-except OSError:
-    pass
-results = [pool.apply_async(tasks.square, (i,)) for i in range(10)]
-time.sleep(0.5)
-for fd in held:
-    os.close(fd)
-for result in results:
-    try:
-        result.get(30)
-    except allcores.TimeoutError:
-        raise
-    except Exception:
-        pass
-pool.close()
-pool.join()
-""")
-        self.finish(script, 0)
+class Beside(Program):
+    """What the owner does beside its pool does not disturb it."""
 
     def test_parents_thread_that_opened_it_has_ended(self):
         script = self.start("""
@@ -451,7 +558,7 @@ pool.join()
         self.assertEqual(out, "[285, 285, 285, 285]\n")
 
 
-for_each_method(globals(), OwnerEnds, Interrupted, Limits)
+for_each_method(globals(), OwnerEnds, Interrupted, Beside)
 
 if __name__ == "__main__":
     unittest.main()

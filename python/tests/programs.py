@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Tests that take a whole program: a script in a session of its own, and its workers."""
+from squeeze import SKIP
+from support import Case, Script
+
+HEAD = """
+import os, resource, signal, sys, threading, time
+import allcores
+import tasks
+if __name__ == "__mp_main__" and "NOTES" in os.environ:
+    held_back = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    tasks.note(os.environ["NOTES"], "held back" if held_back else "unprotected")
+    time.sleep(100 if "SLOW" in os.environ else 0)
+if __name__ == "__main__":
+    method, folder = sys.argv[1:3]
+    context = allcores.get_context(method)
+    notes, never = folder + "/notes", folder + "/never"
+    def tell(pool):
+        print(*[worker.pid for worker in pool._pool], flush=True)
+"""
+
+
+class Program(Case):
+    """Runs a script; its first line of output is its workers' pids."""
+
+    def start(self, body, head=""):
+        lines = (head + body).strip().splitlines()
+        text = HEAD + "".join(f"    {line}\n" for line in lines)
+        script = Script(self, text, self.method, self.folder)
+        line = script.first_line()
+        if line.startswith(SKIP):
+            self.skipTest(line.removeprefix(SKIP).strip())
+        self.workers = [int(word) for word in line.split()]
+        return script
+
+    def wait_notes(self, count):
+        self.wait_until(lambda: len(self.read_notes()) >= count, f"{count} running tasks")
+
+    def finish(self, script, *codes):
+        """Its output; it ends by itself, with one of the codes, and all its workers with it."""
+        code, out, err = script.finish()
+        self.assertIn(code, codes, err)
+        self.wait_gone(self.workers)
+        return out, err
