@@ -40,10 +40,12 @@ static void lose_template(struct ac_pool *pool);
 /* ---- how a process ended ---- */
 
 /* status as of waitpid, or unknown. */
-static void describe_end(struct ac__ending *ending, bool known, int status)
+static void describe_end(struct ac__ending *ending, bool known, int status,
+			 uint64_t peak_rss)
 {
 	ending->status = AC_EDIED;
 	ending->exit_code = -1;
+	ending->peak_rss = known ? peak_rss : 0;
 	if (!known) {
 		snprintf(ending->text, sizeof ending->text,
 			 "its worker ended; how is not known");
@@ -60,13 +62,12 @@ static void describe_end(struct ac__ending *ending, bool known, int status)
 	}
 }
 
-static bool peek_status(pid_t pid, int *status)
+static bool peek_status(pid_t pid, int *status, uint64_t *peak_rss)
 {
 	siginfo_t info = { 0 };
 
 	/* Its parent reaps it, who may be this process: only look. */
-	if (pid <= 0 || waitid(P_PID, (id_t)pid, &info,
-			       WEXITED | WNOWAIT | WNOHANG) < 0 || !info.si_pid)
+	if (pid <= 0 || ac__sys_peek_child(pid, &info, peak_rss) < 0 || !info.si_pid)
 		return false;
 	*status = info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 :
 					       info.si_status;
@@ -77,9 +78,9 @@ static bool peek_status(pid_t pid, int *status)
 static bool is_living_child(pid_t pid)
 {
 	siginfo_t info = { 0 };
+	uint64_t peak_rss;
 
-	return pid > 0 && waitid(P_PID, (id_t)pid, &info,
-				 WEXITED | WNOWAIT | WNOHANG) == 0 && !info.si_pid;
+	return pid > 0 && ac__sys_peek_child(pid, &info, &peak_rss) == 0 && !info.si_pid;
 }
 
 /* ---- watching ---- */
@@ -325,6 +326,7 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 	note_ready(pool, seat);
 	was_ready = member->state == AC__MEMBER_PRESENT;
 	ending->seat = seat;
+	ending->ran_ns = ac__seat_task_ns(arena, seat);
 	if (!ending->pid)
 		ending->pid = member->pid ? member->pid : arena->seats[seat].pid;
 	ac__books_collect(pool);				/* 1 */
@@ -404,7 +406,7 @@ static void attend_template(struct ac_pool *pool)
 		    pool->crew[event.seat].state == AC__MEMBER_ABSENT)
 			continue;
 		if (event.pid)
-			describe_end(&ending, true, event.status);
+			describe_end(&ending, true, event.status, event.peak_rss);
 		else
 			snprintf(ending.text, sizeof ending.text, "%s",
 				 ac_strerror(event.status));
@@ -443,13 +445,14 @@ static bool has_ended(struct ac_pool *pool, struct ac__member *member)
 static void attend_member(struct ac_pool *pool, unsigned seat)
 {
 	struct ac__ending ending = { 0 };
+	uint64_t peak_rss = 0;
 	int status = 0;
 	bool known;
 
 	if (seat > pool->workers || !has_ended(pool, &pool->crew[seat]))
 		return;
-	known = peek_status(pool->crew[seat].pid, &status);
-	describe_end(&ending, known, status);
+	known = peek_status(pool->crew[seat].pid, &status, &peak_rss);
+	describe_end(&ending, known, status, peak_rss);
 	bury(pool, seat, &ending);
 }
 

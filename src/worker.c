@@ -138,6 +138,16 @@ int ac_worker_ready(struct ac_worker *worker, int status, const char *text)
 	return 0;
 }
 
+int ac_worker_say(struct ac_worker *worker, const char *text)
+{
+	if (!worker || !text)
+		return -EINVAL;
+	if (worker->forked)
+		return AC_EFORK;
+	snprintf(row_of(worker)->text, AC_TEXT_SIZE, "%s", text);
+	return 0;
+}
+
 void ac_worker_close(struct ac_worker *worker)
 {
 	if (!worker)
