@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import signal
 import threading
@@ -15,24 +14,12 @@ from multiprocessing import get_start_method, resource_tracker, util
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
-from . import errors, oom
+from . import errors, oom, stacks
 from .worker import Seat, forking, main
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
-
-
-def describe(function: object) -> str | None:
-    """What a call runs, as its user would name it."""
-    if function is None:
-        return None
-    if isinstance(function, functools.partial):
-        return f"partial({describe(function.func)})"
-    name = getattr(function, "__qualname__", None)
-    if name is None:
-        return repr(function)
-    return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
 # Who asks how a process ended takes that answer away from others who ask at the same time
@@ -73,8 +60,11 @@ class Crew:
         self._initargs = initargs
         # Workers have the mask of the thread that made the pool, whichever starts them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._ended: deque[BaseProcess] = deque(maxlen=size + 64)
+        # Those that others sit in the place of, and what they have left.
+        self._noting = threading.Lock()  # what is taken from the stacks is in here
+        self._ended: deque[tuple[BaseProcess, str | None]] = deque(maxlen=size + 64)
         self.processes: list[BaseProcess] = []
+        self.stacks = stacks.Stacks()
         self._kills = oom.read()
         self.failure: BaseException | None = None
         _crews.add(self)
@@ -90,7 +80,9 @@ class Crew:
             return -code
 
     def _start(self, worker: int, fd: int) -> int:
-        seat = Seat(fd)
+        if worker < len(self.processes):
+            self._note_end(worker)  # before its successor can write there
+        seat = Seat(worker, fd, self.stacks.fd)
         process = self._make(
             self._context, target=main, args=(seat, self._initializer, self._initargs)
         )
@@ -112,14 +104,18 @@ class Crew:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         util.debug("added worker")
         if worker < len(self.processes):
-            self._ended.append(self.processes[worker])
             self.processes[worker] = process
         else:
             self.processes.append(process)
-        for ended in self._ended:
+        for ended, _ in self._ended:
             if ended.exitcode is None:
                 ended.join(0)
         return getattr(process, "pid", None) or 0
+
+    def _note_end(self, worker: int) -> None:
+        with self._noting:
+            stack = stacks.of_crash(self.stacks.take(worker))
+            self._ended.append((self.processes[worker], stack))
 
     def explain(
         self,
@@ -129,6 +125,9 @@ class Crew:
         signum: int,
         exitcode: int,
         pid: int,
+        worker: int,
+        ran_ns: int,
+        peak_rss: int,
         function: object,
     ) -> BaseException:
         """The exception for what became of a call (see struct ac_outcome)."""
@@ -137,7 +136,7 @@ class Crew:
             if isinstance(error, errors.StartError) and self.failure:
                 error.__cause__ = self.failure
             return error
-        process = self._find(pid)
+        process, stack = self._find(pid, worker)
         known: int | None = -signum if signum else exitcode
         if known == -1 and not signum:
             known = self._exitcode(process)
@@ -145,19 +144,35 @@ class Crew:
             pid or None,
             known,
             process.name if process else None,
-            describe(function),
+            errors.describe(function),
             self._was_oom() if known == -signal.SIGKILL else False,
+            ran_ns / 1e9 if ran_ns else None,
+            peak_rss or None,
+            stack,
         )
 
     def _was_oom(self) -> bool | None:
         before, self._kills = self._kills, oom.read()
         return oom.verdict(before, self._kills)
 
-    def _find(self, pid: int) -> BaseProcess | None:
-        for process in [*self._ended, *self.processes]:
-            if process.pid == pid:
-                return process
-        return None
+    def is_current(self, worker: int, pid: int) -> bool:
+        """Whether this process sits there, and has not been reaped."""
+        with _asking:
+            if worker >= len(self.processes):
+                return False
+            process = self.processes[worker]
+            return process.pid == pid and process.exitcode is None
+
+    def _find(self, pid: int, worker: int) -> tuple[BaseProcess | None, str | None]:
+        """The process, and the stack that it left."""
+        with self._noting:
+            for process, stack in self._ended:
+                if process.pid == pid:
+                    return process, stack
+            for process in self.processes:
+                if process.pid == pid:
+                    return process, stacks.of_crash(self.stacks.peek(worker))
+        return None, None
 
     @staticmethod
     def _exitcode(process: BaseProcess | None) -> int | None:
@@ -177,7 +192,10 @@ class Crew:
 
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have ended or are about to."""
-        for process in [*self._ended, *self.processes]:
+        for process in [*(ended for ended, _ in self._ended), *self.processes]:
             with _asking:
                 # A custom context's process may know no time limits.
                 process.join() if timeout is None else process.join(timeout)
+        for worker in range(len(self.processes)):
+            self._note_end(worker)
+        self.stacks.close()

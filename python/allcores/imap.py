@@ -143,6 +143,11 @@ class Source:
         except Exception:  # the pool has been terminated
             self.cut = True
 
+    def name_task(self, error: object, index: int) -> None:
+        """Tell a WorkerDied what its worker ran."""
+        size = self._chunk or 1
+        name_task(error, self.function, range(index * size, (index + 1) * size))
+
     def _end(self) -> None:
         self._ended = True
         self.stream.end()
@@ -262,9 +267,9 @@ class IMapUnorderedIterator:
             self._put(rows)
 
     def _put(self, rows: list[tuple[int, bool, Any, int]]) -> None:
-        for _, ok, value, _ in rows:
+        for index, ok, value, _ in rows:
             if not ok:
-                name_task(value, self._source.function)
+                self._source.name_task(value, index)
             self._ready.append((ok, value))
 
 
@@ -279,7 +284,7 @@ class IMapIterator(IMapUnorderedIterator):
     def _put(self, rows: list[tuple[int, bool, Any, int]]) -> None:
         for index, ok, value, _ in rows:
             if not ok:
-                name_task(value, self._source.function)
+                self._source.name_task(value, index)
             self._early[index] = (ok, value)
         while self._index in self._early:
             self._ready.append(self._early.pop(self._index))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -350,6 +351,16 @@ class Pool:
         if chunksize == 1:
             return results
         return (item for chunk in results for item in chunk)
+
+    # ---- seeing ----
+
+    def dump(self, file: Any = None) -> None:
+        """Write what each worker is at to file (a text file; None: sys.stderr): its call,
+        for how long, and its Python stack. For a pool that seems stuck; takes a second at most."""
+        from .dump import describe_pool  # most programs never ask
+
+        text = describe_pool(self._core, self._crew, self._processes)
+        (file or sys.stderr).write(f"{self!r}\n{text}")
 
     # ---- ending ----
 

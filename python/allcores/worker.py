@@ -13,7 +13,8 @@ from multiprocessing import util
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd, ForkingPickler
 
-from . import _core
+from . import _core, stacks
+from .errors import describe
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -21,24 +22,30 @@ if TYPE_CHECKING:
 
 
 class Seat:
-    """The descriptor through which a worker takes its seat, on its way to the process."""
+    """What a worker is handed, on its way to the process: its number from 0, the descriptor
+    through which it takes its seat, and the one (or -1) where its stacks are written."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd: Any = fd
+    def __init__(self, number: int, fd: int, stacks_fd: int) -> None:
+        self.number = number
+        self._fd = fd
+        self.stacks_fd = stacks_fd
         self.worker: _core.Worker | None = None
 
     def __getstate__(self) -> Any:
         if get_spawning_popen() is None:
             raise RuntimeError("a seat is passed on only to a process that is being started")
-        return DupFd(self._fd)
+        fds = [self._fd, self.stacks_fd]
+        return self.number, [DupFd(fd) for fd in fds if fd >= 0]
 
-    def __setstate__(self, duplicate: Any) -> None:
-        self.__init__(duplicate.detach())  # type: ignore[misc]
+    def __setstate__(self, state: Any) -> None:
+        number, duplicates = state
+        fd, *stacks_fd = [duplicate.detach() for duplicate in duplicates]
+        self.__init__(number, fd, stacks_fd[0] if stacks_fd else -1)  # type: ignore[misc]
 
     def take(self) -> _core.Worker:
         """In the process that is to sit there: sit down, once."""
         if self.worker is None:
-            self.worker = _core.Worker(self._fd, encode_failure)
+            self.worker = _core.Worker(self._fd, encode_failure, describe)
         # Never given up: closed before the process has ended it would tell the owner less.
         _taken.append(self.worker)
         return self.worker
@@ -115,6 +122,7 @@ def main(
 ) -> None:
     """Sit down, run the initializer, run calls until it is time to leave."""
     _set_up()
+    stacks.write_to(seat.stacks_fd, seat.number)
     sat_down_early = seat.worker is not None
     try:
         worker = seat.take()
@@ -122,6 +130,7 @@ def main(
         util.debug("the pool was closed before this worker had begun")
         return
     if initializer is not None:
+        worker.say(f"the initializer, {describe(initializer)}")
         try:
             initializer(*initargs)
         except BaseException as error:
