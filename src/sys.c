@@ -612,8 +612,8 @@ int ac__sys_peek_child(pid_t pid, siginfo_t *end, uint64_t *peak_rss)
 	int r;
 
 	end->si_pid = 0;
-#ifdef SYS_waitid
-	/* libc's waitid has no room for the usage. */
+#if defined(SYS_waitid) && UINTPTR_MAX > UINT32_MAX
+	/* libc's waitid has no room for the usage; its struct is the kernel's on 64 bits only. */
 	r = (int)syscall(SYS_waitid, P_PID, pid, end, WEXITED | WNOWAIT | WNOHANG, &usage);
 #else
 	r = waitid(P_PID, (id_t)pid, end, WEXITED | WNOWAIT | WNOHANG);
