@@ -95,10 +95,8 @@ class Crew:
         # A Ctrl-C must not meet a child that has not yet said what it does then.
         before = signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
         try:
-            if self._initializer is None and type(process).start is BaseProcess.start:
-                with forking(seat):
-                    process.start()
-            else:
+            plain = type(process).start is BaseProcess.start
+            with forking(seat, early=plain and self._initializer is None):
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -65,6 +65,8 @@ def _set_up() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave_to_owner)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if _stdin:
+        sys.stdin = open(os.devnull, encoding="utf-8")
     # What a task prints is out before its result is: the worker may be ended then.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -72,36 +74,57 @@ def _set_up() -> None:
             reconfigure(line_buffering=True)
 
 
-# Of a thread that is about to fork a worker that has no initializer: its ident, the seat.
-_forking: tuple[int, Seat] | None = None
-
-
 class forking:
-    """In its block this thread forks a worker, which is to sit down before all else."""
+    """In its block this thread starts a worker, perhaps by a fork: if it is early, the child sits
+    down before all else."""
 
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
+    _now: forking | None = None
+
+    def __init__(self, seat: Seat, early: bool) -> None:
+        self.seat = seat
+        self.early = early
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> None:
-        global _forking
-        _forking = (threading.get_ident(), self._seat)
+        forking._now = self
 
     def __exit__(self, *exc: object) -> None:
-        global _forking
-        _forking = None
+        forking._now = None
+
+    @classmethod
+    def take(cls) -> forking | None:
+        """In a child: what it was forked for, if for a worker."""
+        now, cls._now = cls._now, None
+        return now if now and now._thread == threading.get_ident() else None
 
 
-def _sit_down_early() -> None:
-    """In the child, at once: sleep until there is work.
+def _begin() -> None:
+    """In a forked child, at once."""
+    now = forking.take()
+    if now is None:
+        return
+    _leave_stdin()
+    if now.early:
+        _sit_down_early(now.seat)
+
+
+_stdin: list[object] = []
+
+
+def _leave_stdin() -> None:
+    """The owner's standard input is not for workers. multiprocessing closes it in the child: that
+    would wait for ever for a lock which another thread, that was reading a line, had at the fork."""
+    _stdin.append(sys.stdin)
+    sys.stdin = None  # type: ignore[assignment]
+
+
+def _sit_down_early(seat: Seat) -> None:
+    """Sleep until there is work.
 
     Most of a forked worker's start are the pages that its interpreter writes to, each a
     fault: put off until the worker is needed, they don't hold up the others, and a pool that is
     larger than its work never pays for them.
     """
-    global _forking
-    if _forking is None or _forking[0] != threading.get_ident():
-        return
-    seat, _forking = _forking[1], None
     try:
         worker = seat.take()
         worker.ready()
@@ -114,7 +137,7 @@ def _sit_down_early() -> None:
         os._exit(1)
 
 
-os.register_at_fork(after_in_child=_sit_down_early)
+os.register_at_fork(after_in_child=_begin)
 
 
 def main(

@@ -486,5 +486,9 @@ def start_slowly(notes, path):
     nap_deep(notes, path)
 
 
+def read_input(x):
+    return x, sys.stdin.read()
+
+
 def enable_own_faulthandler(path):
     faulthandler.enable(open(path, "a"))
