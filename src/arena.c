@@ -120,6 +120,7 @@ static void move_seat(struct ac__arena *arena, unsigned seat,
 void ac__seat_invite(struct ac__arena *arena, unsigned seat)
 {
 	arena->seats[seat].text[0] = '\0';
+	atomic_store(&arena->seats[seat].leaving, 0);
 	move_seat(arena, seat, AC__SEAT_INVITED, 0);
 }
 

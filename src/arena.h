@@ -42,6 +42,7 @@ struct ac__seat_shm {
 	_Atomic int64_t busy_since;	/* 0: idle */
 	_Atomic int64_t task_since;	/* coarse; of no meaning while task is 0 */
 	_Atomic uint64_t events;	/* ever written to the trace */
+	_Atomic uint32_t leaving;	/* it was told to */
 
 	/* Blocks that the process reads without holding them: generation << 24
 	 * | index + 1. Written by the process, cleared by the owner after its death. */

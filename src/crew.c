@@ -158,7 +158,7 @@ static void watch_adopted(struct ac_pool *pool, unsigned seat)
 	r = ac__sys_epoll_add(pool->epoll, member->door.owner_end, tag_of(seat), true);
 	if (member->pidfd >= 0)
 		s = ac__sys_epoll_add(pool->epoll, member->pidfd, tag_of(seat), false);
-	note_unwatched(pool, member, r < 0 || s < 0);
+	note_unwatched(pool, member, r < 0 || s < 0 || (member->pid && member->pidfd < 0));
 }
 
 /* The user's function may take time and call us: not under the lock. */
@@ -240,7 +240,7 @@ static void note_bad_start(struct ac_pool *pool, const char *why)
 	pool->bad_starts++;
 	if (pool->bad_starts < BAD_STARTS_MOST)
 		return;
-	if (pool->present) {
+	if (pool->present || pool->starting) {
 		pool->retry_at = ac__sys_now() + RETRY_NS;
 		return;
 	}
@@ -314,13 +314,22 @@ static void forget_member(struct ac_pool *pool, unsigned seat)
 	member->state = AC__MEMBER_ABSENT;
 }
 
+/* As it was told to. Where its parent was faster nobody knows how it ended, but it said so. */
+static bool has_left_properly(struct ac__arena *arena, unsigned seat,
+			      const struct ac__ending *ending)
+{
+	if (ending->signal || ending->exit_code >= 0)
+		return ending->exit_code == 0;
+	return atomic_load(&arena->seats[seat].leaving);
+}
+
 /* The six steps above. */
 static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 {
 	struct ac__arena *arena = ac__pool_arena(pool);
 	struct ac__member *member = &pool->crew[seat];
 	bool refused = ac__seat_state(arena, seat) == AC__SEAT_REFUSED;
-	bool was_ready, held;
+	bool was_ready, held, left;
 
 	AC_STEP();
 	note_ready(pool, seat);
@@ -329,6 +338,7 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 	ending->ran_ns = ac__seat_task_ns(arena, seat);
 	if (!ending->pid)
 		ending->pid = member->pid ? member->pid : arena->seats[seat].pid;
+	left = has_left_properly(arena, seat, ending);
 	ac__books_collect(pool);				/* 1 */
 	held = ac__books_bury(pool, seat, ending);		/* 2 */
 	ac__block_reclaim(arena, seat);				/* 3 */
@@ -336,7 +346,7 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 	ac__seat_free(arena, seat);
 	forget_member(pool, seat);
 	ac__ring_wake_all(&pool->board);			/* 5 */
-	if (!member->doomed && (held || ending->exit_code != 0))
+	if (!member->doomed && (held || !left))
 		pool->deaths++;
 	if (refused)
 		note_refusal(pool, seat);
@@ -430,6 +440,17 @@ static bool has_left(struct ac_pool *pool, struct ac__member *member)
 	return now - member->left_at >= LOOK_NS;
 }
 
+/* Its parent may have reaped it before there was a pidfd; and a process that was forked by
+ * others while it was started may hold a copy of its socket, which then has no end. */
+static bool is_gone(pid_t pid)
+{
+	uint64_t peak_rss;
+	int status;
+
+	return pid > 0 && (peek_status(pid, &status, &peak_rss) ||
+			   (kill(pid, 0) < 0 && errno == ESRCH));
+}
+
 /* A tag may be old: the lock was given up since, and somebody else has seen to it. */
 static bool has_ended(struct ac_pool *pool, struct ac__member *member)
 {
@@ -438,7 +459,7 @@ static bool has_ended(struct ac_pool *pool, struct ac__member *member)
 	if (member->pidfd >= 0 && ac__sys_poll(member->pidfd, 0) == 0)
 		return true;
 	if (ac__sys_poll(member->door.owner_end, 0) != 0)
-		return false;
+		return member->pidfd < 0 && is_gone(member->pid);
 	return member->pidfd < 0 || has_left(pool, member);
 }
 

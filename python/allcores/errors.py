@@ -119,7 +119,7 @@ def from_code(code: int, name: str, text: str) -> BaseException:
             return TaskCancelled("the pool was terminated before this had ended")
         case "AC_ETIMEOUT":
             return TimeoutError(text)
-        case "ENOMEM":
+        case "ENOMEM" | "AC_ETASK":  # the latter: no room for the exception itself
             return MemoryError(text)
     if name.startswith("AC_"):
         return BrokenPool(text)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
 import time
@@ -54,6 +56,7 @@ class Source:
         self._lock = threading.RLock()  # see Intake
         self._room = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
         try:
             intake.enter(self)
             self._begin(iterable)
@@ -165,13 +168,16 @@ class Source:
 
     def drop(self) -> None:
         """The reader is gone: run to the end, results are nobody's."""
+        if os.getpid() != self._pid:
+            return  # collected in a forked child, where nobody gives the lock back
         with self._lock:
             self._lifted = self._dropped = True
             self._room.notify()
             if self._stopped or sys.is_finalizing():
                 return
             if not self.is_finished() and self._thread is None:
-                self._start_thread()
+                with contextlib.suppress(RuntimeError, MemoryError):  # then join reads it
+                    self._start_thread()
 
     def stop(self) -> None:
         """The pool is terminated: read no more."""
@@ -186,7 +192,11 @@ class Source:
 
     def _start_thread(self) -> None:
         self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError):  # whoever comes next tries again
+            self._thread = None
+            raise
 
     def _run(self) -> None:
         while True:

@@ -112,7 +112,7 @@ class Pool:
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = tuple(initargs)
-        self._crew = Crew(self.Process, self._ctx, processes, initializer, self._initargs)
+        self._crew = Crew(self.Process, self._ctx, initializer, self._initargs)
         try:
             self._core = _core.Pool(processes, maxtasksperchild or 0, self._crew, AsyncResult)
         except BaseException as error:
@@ -277,6 +277,7 @@ class Pool:
             self._intake.enter(result)
             result.run(self._core)
         finally:
+            self._intake.forget(result)
             self._intake.leave(result)
         self._remember(func, result)
         return result.get()  # type: ignore[no-any-return]
@@ -289,6 +290,7 @@ class Pool:
             self._intake.enter(feeder)
             return run_given(self._core, func, items, star, chunksize)
         finally:
+            self._intake.forget(feeder)
             self._intake.leave(feeder)
 
     def _pace_of(self, func: Callable[..., Any]) -> float | None:
@@ -368,11 +370,14 @@ class Pool:
         """Take no more work. What was handed in is done."""
         if self._state == RUN:
             self._state = CLOSE
+        if self._state == CLOSE:  # again, if a Ctrl-C came in between
             self._intake.close(self._core.shut)
 
     def terminate(self) -> None:
         """Stop now: unfinished calls fail with TaskCancelled, the workers are killed."""
         self._state = TERMINATE
+        # First: a Ctrl-C in the finalizer uses that up, and the workers would be replaced for ever.
+        self._core.terminate()
         self._terminate()
 
     def join(self) -> None:
@@ -382,6 +387,7 @@ class Pool:
             raise ValueError("Pool is still running")
         if self._state not in (CLOSE, TERMINATE):
             raise ValueError("In unknown state")
+        self.close()
         for feeder in self._intake.feeders():
             if isinstance(feeder, Source):
                 feeder.lift()

@@ -182,7 +182,8 @@ def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
     )
 
     frames = error.__traceback__
-    if stage == ENCODE:
+    # Not for want of memory, of which the value's repr would take more.
+    if stage == ENCODE and not isinstance(error, MemoryError):
         error = MaybeEncodingError(error, value)
     wrapped = ExceptionWithTraceback(error, frames)
     try:

@@ -28,7 +28,12 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 		result = (pid_t)PyLong_AsLong(pid);
 	Py_XDECREF(pid);
 	if (PyErr_Occurred()) {
-		PyErr_WriteUnraisable(crew);
+		/* A signal handler's, that came before start's first line. */
+		PyObject *error = take_exception();
+
+		if (PyObject_SetAttrString(crew, "failure", error) < 0)
+			PyErr_Clear();
+		Py_DECREF(error);
 		result = -EAGAIN;
 	}
 	PyErr_Restore(type, value, traceback);

@@ -5,12 +5,22 @@
  * a Python function, allcores.worker.encode_failure.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "codec.h"
 
 #define KNOWN_MOST 1024	/* functions that a worker remembers by their pickles */
+
+/* How many forks lie between the first process that had this module and this one. */
+static unsigned forks;
+static bool counts_forks;
+
+static void count_fork(void)
+{
+	forks++;
+}
 
 struct worker_object {
 	PyObject_HEAD
@@ -29,6 +39,7 @@ struct job {
 	size_t payload_len;
 	const char *name;	/* the function's pickle */
 	int64_t elapsed_ns;
+	unsigned forks;		/* as it began */
 };
 
 /* Where a task failed: encode_failure's first argument. */
@@ -46,6 +57,8 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iOO:Worker", names, &fd,
 					 &encode_failure, &describe))
 		return NULL;
+	if (!counts_forks)
+		counts_forks = pthread_atfork(NULL, NULL, count_fork) == 0;
 	self = (struct worker_object *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
@@ -201,6 +214,7 @@ static int open_job(struct job *job, struct ac_call *call)
 
 	job->call = call;
 	job->elapsed_ns = 0;
+	job->forks = forks;
 	if (len < sizeof job->head)
 		goto err;
 	memcpy(&job->head, arg, sizeof job->head);
@@ -278,6 +292,9 @@ static PyObject *call_items(struct job *job, PyObject *function, PyObject *items
 		r = append_value(values, star ? call_star(function, item, NULL) :
 						PyObject_CallOneArg(function, item));
 		Py_DECREF(item);
+		/* A child that an item forked has come back from it: the rest is not its own. */
+		if (job->forks != forks)
+			_exit(0);
 	}
 	job->elapsed_ns = now_ns() - start;
 	Py_XDECREF(iterator);
