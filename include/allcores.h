@@ -113,6 +113,12 @@ struct ac_outcome {
 	pid_t pid;		/* the worker's, 0 when none ever took the task */
 	unsigned worker;	/* the worker's number, from 0 */
 	uint64_t index;		/* which item of its map or stream, from 0 */
+	/* AC_EDIED: how long the worker had been at it (at a chunk of a map) when its end was
+	 * noticed, to a few milliseconds; 0: not known. */
+	int64_t ran_ns;
+	/* AC_EDIED: the most memory that the process ever had resident, in bytes, as the kernel
+	 * counts it (getrusage's ru_maxrss); 0: not known. */
+	uint64_t peak_rss;
 	char text[AC_TEXT_SIZE]; /* ac_call_fail's words, or a sentence of ours; "" for success */
 };
 
@@ -423,6 +429,8 @@ struct ac_worker_stat {
 	int64_t busy_ns;	/* time that they were not idle */
 	unsigned starts;	/* processes that have sat here */
 	char name[16];		/* as in ps and top */
+	int64_t task_ns;	/* for how long it has been at it, to a few milliseconds; 0 for none */
+	char text[AC_TEXT_SIZE]; /* what the worker says of itself (ac_worker_say); "" for nothing */
 };
 
 /* Fill at most n entries, one for each worker. Returns how many workers the pool has;
@@ -546,6 +554,9 @@ AC_API int ac_worker_open(struct ac_worker **worker, int fd);
 /* Tell the owner that this worker is ready (status 0), or that it will not
  * be (non-zero; text, or NULL, says why): the pool then fails with AC_ESTART. */
 AC_API int ac_worker_ready(struct ac_worker *worker, int status, const char *text);
+/* What this worker is about, for ac_worker_stat: cut at AC_TEXT_SIZE - 1 bytes, stands until
+ * something else is said. Costs a copy. -EINVAL, AC_EFORK. */
+AC_API int ac_worker_say(struct ac_worker *worker, const char *text);
 /* Wait until there may be a task, without taking it: 1; 0: leave now; -EINTR when a signal
  * handler ran. For who has something costly to do before its first task; others may
  * take that task meanwhile. */

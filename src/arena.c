@@ -119,6 +119,8 @@ static void move_seat(struct ac__arena *arena, unsigned seat,
 
 void ac__seat_invite(struct ac__arena *arena, unsigned seat)
 {
+	arena->seats[seat].text[0] = '\0';
+	atomic_store(&arena->seats[seat].leaving, 0);
 	move_seat(arena, seat, AC__SEAT_INVITED, 0);
 }
 
@@ -136,6 +138,17 @@ void ac__seat_free(struct ac__arena *arena, unsigned seat)
 enum ac__seat_state ac__seat_state(struct ac__arena *arena, unsigned seat)
 {
 	return ac__word_state(atomic_load(&arena->seats[seat].word));
+}
+
+int64_t ac__seat_task_ns(struct ac__arena *arena, unsigned seat)
+{
+	const struct ac__seat_shm *row = &arena->seats[seat];
+	int64_t since = atomic_load(&row->task_since);
+	int64_t now = ac__sys_now_coarse();
+
+	if (!atomic_load(&row->task) || since <= 0 || since > now)
+		return 0;
+	return now - since;
 }
 
 int ac__seat_take(struct ac__arena *arena, unsigned seat, pid_t pid)

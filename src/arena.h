@@ -40,13 +40,15 @@ struct ac__seat_shm {
 	_Atomic uint64_t tasks;
 	_Atomic int64_t busy_ns;	/* up to busy_since */
 	_Atomic int64_t busy_since;	/* 0: idle */
+	_Atomic int64_t task_since;	/* coarse; of no meaning while task is 0 */
 	_Atomic uint64_t events;	/* ever written to the trace */
+	_Atomic uint32_t leaving;	/* it was told to */
 
 	/* Blocks that the process reads without holding them: generation << 24
 	 * | index + 1. Written by the process, cleared by the owner after its death. */
 	_Atomic uint64_t lease[AC__LEASES] AC__ALIGNED(AC__LINE);
 
-	char text[AC_TEXT_SIZE]; /* of a refusal */
+	char text[AC_TEXT_SIZE]; /* of a refusal, or what it says of itself */
 };
 
 struct ac__blocks_shm {
@@ -108,6 +110,8 @@ void ac__seat_invite(struct ac__arena *arena, unsigned seat);
 /* After its process is gone and all that it held was dealt with. */
 void ac__seat_free(struct ac__arena *arena, unsigned seat);
 enum ac__seat_state ac__seat_state(struct ac__arena *arena, unsigned seat);
+/* For how long it has been at its task, as far as it says so; 0: at none. */
+int64_t ac__seat_task_ns(struct ac__arena *arena, unsigned seat);
 
 /* The process's side: INVITED to TAKEN, AC_ECLOSED if the invitation was withdrawn. */
 int ac__seat_take(struct ac__arena *arena, unsigned seat, pid_t pid);

@@ -237,6 +237,8 @@ static void settle_done(struct ac_pool *pool, uint32_t slot, unsigned seat)
 	ending.signal = 0;
 	ending.exit_code = -1;
 	ending.seat = seat;
+	ending.ran_ns = 0;
+	ending.peak_rss = 0;
 	ending.pid = atomic_load_explicit(&ac__pool_arena(pool)->seats[seat].pid,
 					  memory_order_relaxed);
 	ending.text[0] = '\0';

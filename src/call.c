@@ -31,6 +31,7 @@ int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t inde
 	call->claimed = 0;
 	call->pace.step = 0;
 	call->arg = task->data;
+	atomic_store_explicit(&row->task_since, ac__sys_now_coarse(), memory_order_relaxed);
 	atomic_store_explicit(&row->task, task->number, memory_order_relaxed);
 	if (worker->board.trace_count || task->flags & AC__TASK_TIMED) {
 		call->started_ns = ac__sys_now();

@@ -40,10 +40,12 @@ static void lose_template(struct ac_pool *pool);
 /* ---- how a process ended ---- */
 
 /* status as of waitpid, or unknown. */
-static void describe_end(struct ac__ending *ending, bool known, int status)
+static void describe_end(struct ac__ending *ending, bool known, int status,
+			 uint64_t peak_rss)
 {
 	ending->status = AC_EDIED;
 	ending->exit_code = -1;
+	ending->peak_rss = known ? peak_rss : 0;
 	if (!known) {
 		snprintf(ending->text, sizeof ending->text,
 			 "its worker ended; how is not known");
@@ -60,13 +62,12 @@ static void describe_end(struct ac__ending *ending, bool known, int status)
 	}
 }
 
-static bool peek_status(pid_t pid, int *status)
+static bool peek_status(pid_t pid, int *status, uint64_t *peak_rss)
 {
 	siginfo_t info = { 0 };
 
 	/* Its parent reaps it, who may be this process: only look. */
-	if (pid <= 0 || waitid(P_PID, (id_t)pid, &info,
-			       WEXITED | WNOWAIT | WNOHANG) < 0 || !info.si_pid)
+	if (pid <= 0 || ac__sys_peek_child(pid, &info, peak_rss) < 0 || !info.si_pid)
 		return false;
 	*status = info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 :
 					       info.si_status;
@@ -77,9 +78,9 @@ static bool peek_status(pid_t pid, int *status)
 static bool is_living_child(pid_t pid)
 {
 	siginfo_t info = { 0 };
+	uint64_t peak_rss;
 
-	return pid > 0 && waitid(P_PID, (id_t)pid, &info,
-				 WEXITED | WNOWAIT | WNOHANG) == 0 && !info.si_pid;
+	return pid > 0 && ac__sys_peek_child(pid, &info, &peak_rss) == 0 && !info.si_pid;
 }
 
 /* ---- watching ---- */
@@ -157,7 +158,7 @@ static void watch_adopted(struct ac_pool *pool, unsigned seat)
 	r = ac__sys_epoll_add(pool->epoll, member->door.owner_end, tag_of(seat), true);
 	if (member->pidfd >= 0)
 		s = ac__sys_epoll_add(pool->epoll, member->pidfd, tag_of(seat), false);
-	note_unwatched(pool, member, r < 0 || s < 0);
+	note_unwatched(pool, member, r < 0 || s < 0 || (member->pid && member->pidfd < 0));
 }
 
 /* The user's function may take time and call us: not under the lock. */
@@ -249,7 +250,7 @@ static void note_bad_start(struct ac_pool *pool, const char *why)
 	pool->bad_starts++;
 	if (pool->bad_starts < BAD_STARTS_MOST)
 		return;
-	if (pool->present) {
+	if (pool->present || pool->starting) {
 		pool->retry_at = ac__sys_now() + RETRY_NS;
 		return;
 	}
@@ -323,20 +324,31 @@ static void forget_member(struct ac_pool *pool, unsigned seat)
 	member->state = AC__MEMBER_ABSENT;
 }
 
+/* As it was told to. Where its parent was faster nobody knows how it ended, but it said so. */
+static bool has_left_properly(struct ac__arena *arena, unsigned seat,
+			      const struct ac__ending *ending)
+{
+	if (ending->signal || ending->exit_code >= 0)
+		return ending->exit_code == 0;
+	return atomic_load(&arena->seats[seat].leaving);
+}
+
 /* The six steps above. */
 static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 {
 	struct ac__arena *arena = ac__pool_arena(pool);
 	struct ac__member *member = &pool->crew[seat];
 	bool refused = ac__seat_state(arena, seat) == AC__SEAT_REFUSED;
-	bool was_ready, held;
+	bool was_ready, held, left;
 
 	AC_STEP();
 	note_ready(pool, seat);
 	was_ready = member->state == AC__MEMBER_PRESENT;
 	ending->seat = seat;
+	ending->ran_ns = ac__seat_task_ns(arena, seat);
 	if (!ending->pid)
 		ending->pid = member->pid ? member->pid : arena->seats[seat].pid;
+	left = has_left_properly(arena, seat, ending);
 	ac__books_collect(pool);				/* 1 */
 	held = ac__books_bury(pool, seat, ending);		/* 2 */
 	ac__block_reclaim(arena, seat);				/* 3 */
@@ -344,7 +356,7 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 	ac__seat_free(arena, seat);
 	forget_member(pool, seat);
 	ac__ring_wake_all(&pool->board);			/* 5 */
-	if (!member->doomed && (held || ending->exit_code != 0))
+	if (!member->doomed && (held || !left))
 		pool->deaths++;
 	if (refused)
 		note_refusal(pool, seat);
@@ -414,7 +426,7 @@ static void attend_template(struct ac_pool *pool)
 		    pool->crew[event.seat].state == AC__MEMBER_ABSENT)
 			continue;
 		if (event.pid)
-			describe_end(&ending, true, event.status);
+			describe_end(&ending, true, event.status, event.peak_rss);
 		else
 			snprintf(ending.text, sizeof ending.text, "%s",
 				 ac_strerror(event.status));
@@ -438,6 +450,17 @@ static bool has_left(struct ac_pool *pool, struct ac__member *member)
 	return now - member->left_at >= LOOK_NS;
 }
 
+/* Its parent may have reaped it before there was a pidfd; and a process that was forked by
+ * others while it was started may hold a copy of its socket, which then has no end. */
+static bool is_gone(pid_t pid)
+{
+	uint64_t peak_rss;
+	int status;
+
+	return pid > 0 && (peek_status(pid, &status, &peak_rss) ||
+			   (kill(pid, 0) < 0 && errno == ESRCH));
+}
+
 /* A tag may be old: the lock was given up since, and somebody else has seen to it. */
 static bool has_ended(struct ac_pool *pool, struct ac__member *member)
 {
@@ -446,20 +469,21 @@ static bool has_ended(struct ac_pool *pool, struct ac__member *member)
 	if (member->pidfd >= 0 && ac__sys_poll(member->pidfd, 0) == 0)
 		return true;
 	if (ac__sys_poll(member->door.owner_end, 0) != 0)
-		return false;
+		return member->pidfd < 0 && is_gone(member->pid);
 	return member->pidfd < 0 || has_left(pool, member);
 }
 
 static void attend_member(struct ac_pool *pool, unsigned seat)
 {
 	struct ac__ending ending = { 0 };
+	uint64_t peak_rss = 0;
 	int status = 0;
 	bool known;
 
 	if (seat > pool->workers || !has_ended(pool, &pool->crew[seat]))
 		return;
-	known = peek_status(pool->crew[seat].pid, &status);
-	describe_end(&ending, known, status);
+	known = peek_status(pool->crew[seat].pid, &status, &peak_rss);
+	describe_end(&ending, known, status, peak_rss);
 	bury(pool, seat, &ending);
 }
 

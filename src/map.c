@@ -181,6 +181,8 @@ static void note_done(struct map *map, uint64_t first, uint64_t count,
 
 	done.status = done.value = done.signal = 0;
 	done.exit_code = -1;
+	done.ran_ns = 0;
+	done.peak_rss = 0;
 	done.text[0] = '\0';
 	note_items(map, first, count, &done);
 	map->pool->done += count;

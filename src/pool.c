@@ -182,7 +182,9 @@ void ac__outcome_fill(struct ac_outcome *outcome, const struct ac__ending *endin
 					.exit_code = ending->exit_code,
 					.pid = ending->pid,
 					.worker = ending->seat ? ending->seat - 1 : 0,
-					.index = index };
+					.index = index,
+					.ran_ns = ending->ran_ns,
+					.peak_rss = ending->peak_rss };
 	memcpy(outcome->text, ending->text, sizeof outcome->text);
 }
 

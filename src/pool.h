@@ -28,6 +28,8 @@ struct ac__ending {
 	int status, value, signal, exit_code;
 	pid_t pid;
 	unsigned seat;		/* 0: no worker had it */
+	int64_t ran_ns;		/* as in struct ac_outcome */
+	uint64_t peak_rss;
 	char text[AC_TEXT_SIZE];
 };
 

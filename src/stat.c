@@ -39,8 +39,11 @@ static void fill_worker(struct ac_pool *pool, unsigned seat, struct ac_worker_st
 	stat->tasks = atomic_load(&row->tasks);
 	stat->busy_ns = busy_of(row);
 	stat->starts = pool->crew[seat].starts;
+	stat->task_ns = ac__seat_task_ns(ac__pool_arena(pool), seat);
 	memcpy(stat->name, row->name, sizeof stat->name);
 	stat->name[sizeof stat->name - 1] = '\0';
+	memcpy(stat->text, row->text, sizeof stat->text);
+	stat->text[sizeof stat->text - 1] = '\0';
 }
 
 int ac_pool_workers(struct ac_pool *pool, struct ac_worker_stat *stats, unsigned n)

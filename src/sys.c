@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -87,12 +88,26 @@ static int checked(long result)
 
 /* ---- time, processors ---- */
 
-int64_t ac__sys_now(void)
+static int64_t read_clock(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int64_t ac__sys_now(void)
+{
+	return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t ac__sys_now_coarse(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+	return read_clock(CLOCK_MONOTONIC_COARSE);
+#else
+	return ac__sys_now();
+#endif
 }
 
 int64_t ac__sys_deadline(int64_t timeout_ns)
@@ -589,6 +604,27 @@ int ac__sys_pidfd_kill(int pidfd, int signal)
 #else
 	return -ENOSYS;
 #endif
+}
+
+uint64_t ac__sys_peak_rss(const struct rusage *usage)
+{
+	return (uint64_t)usage->ru_maxrss * 1024;
+}
+
+int ac__sys_peek_child(pid_t pid, siginfo_t *end, uint64_t *peak_rss)
+{
+	struct rusage usage = { 0 };
+	int r;
+
+	end->si_pid = 0;
+#if defined(SYS_waitid) && UINTPTR_MAX > UINT32_MAX
+	/* libc's waitid has no room for the usage; its struct is the kernel's on 64 bits only. */
+	r = (int)syscall(SYS_waitid, P_PID, pid, end, WEXITED | WNOWAIT | WNOHANG, &usage);
+#else
+	r = waitid(P_PID, (id_t)pid, end, WEXITED | WNOWAIT | WNOHANG);
+#endif
+	*peak_rss = end->si_pid ? ac__sys_peak_rss(&usage) : 0;
+	return r < 0 ? -errno : 0;
 }
 
 /*

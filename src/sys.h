@@ -9,7 +9,9 @@
 #ifndef AC__SYS_H
 #define AC__SYS_H
 
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "base.h"
@@ -47,6 +49,8 @@ extern void (*ac__step_hook)(void);
 
 /* ---- time, processors ---- */
 int64_t ac__sys_now(void); /* CLOCK_MONOTONIC, ns */
+/* The same as of the clock's last tick, some milliseconds ago, for a fraction of the cost. */
+int64_t ac__sys_now_coarse(void);
 /* The absolute end of a relative limit: INT64_MAX for none. */
 int64_t ac__sys_deadline(int64_t timeout_ns);
 void ac__sys_yield(void);
@@ -118,6 +122,10 @@ pid_t ac__sys_fork(void);
 /* A descriptor that is readable when the process has died, or -errno. */
 int ac__sys_pidfd(pid_t pid);
 int ac__sys_pidfd_kill(int pidfd, int signal);
+/* How a child ended, which stays to be reaped: end->si_pid is 0 while it has not; its
+ * most resident memory, or 0. */
+int ac__sys_peek_child(pid_t pid, siginfo_t *end, uint64_t *peak_rss);
+uint64_t ac__sys_peak_rss(const struct rusage *usage);
 /* From now on this process is killed when the peer of sock is closed everywhere. */
 int ac__sys_lifeline(int sock);
 void ac__sys_name(const char *name); /* as in ps and top, 15 bytes */

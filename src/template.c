@@ -101,7 +101,8 @@ be_worker(struct room *room, unsigned seat, int lifeline, const char *name)
 
 /* ---- the template's loop ---- */
 
-static void note_report(struct room *room, uint32_t seat, pid_t pid, int status)
+static void note_report(struct room *room, uint32_t seat, pid_t pid, int status,
+			uint64_t peak_rss)
 {
 	struct child *child = &room->children[seat];
 
@@ -110,7 +111,8 @@ static void note_report(struct room *room, uint32_t seat, pid_t pid, int status)
 	child->report = true;
 	child->event = (struct ac__template_event){ .seat = seat,
 						    .pid = pid,
-						    .status = status };
+						    .status = status,
+						    .peak_rss = peak_rss };
 }
 
 static void start_child(struct room *room, uint32_t seat, int lifeline)
@@ -121,7 +123,7 @@ static void start_child(struct room *room, uint32_t seat, int lifeline)
 	/* The pool closes already: nobody will miss this one. */
 	if (atomic_load(&room->plan->board->shm->closing)) {
 		ac__sys_close(lifeline);
-		note_report(room, seat, 0, 0);
+		note_report(room, seat, 0, 0, 0);
 		return;
 	}
 	make_name(name, room->plan->name, seat - 1);
@@ -130,7 +132,7 @@ static void start_child(struct room *room, uint32_t seat, int lifeline)
 		be_worker(room, seat, lifeline, name);
 	ac__sys_close(lifeline);
 	if (pid < 0) {
-		note_report(room, seat, 0, pid);
+		note_report(room, seat, 0, pid, 0);
 		return;
 	}
 	room->children[seat].pid = pid;
@@ -165,24 +167,25 @@ static bool take_orders(struct room *room)
 	return r == -EAGAIN;
 }
 
-static void note_end(struct room *room, pid_t pid, int status)
+static void note_end(struct room *room, pid_t pid, int status, uint64_t peak_rss)
 {
 	for (uint32_t seat = 0; seat < room->seats; seat++)
 		if (room->children[seat].pid == pid) {
 			room->children[seat].pid = 0;
 			room->alive--;
-			note_report(room, seat, pid, status);
+			note_report(room, seat, pid, status, peak_rss);
 			return;
 		}
 }
 
 static void reap(struct room *room)
 {
+	struct rusage usage;
 	int status;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		note_end(room, pid, status);
+	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0)
+		note_end(room, pid, status, ac__sys_peak_rss(&usage));
 }
 
 static void send_reports(struct room *room)

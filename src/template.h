@@ -34,6 +34,7 @@ struct ac__template_event {
 	uint32_t seat;
 	int32_t pid;	/* 0: it could not be forked */
 	int32_t status;	/* as of waitpid; -errno when pid is 0 */
+	uint64_t peak_rss; /* bytes, 0 when pid is 0 */
 };
 
 int ac__template_open(struct ac__template *template,

@@ -138,6 +138,16 @@ int ac_worker_ready(struct ac_worker *worker, int status, const char *text)
 	return 0;
 }
 
+int ac_worker_say(struct ac_worker *worker, const char *text)
+{
+	if (!worker || !text)
+		return -EINVAL;
+	if (worker->forked)
+		return AC_EFORK;
+	snprintf(row_of(worker)->text, AC_TEXT_SIZE, "%s", text);
+	return 0;
+}
+
 void ac_worker_close(struct ac_worker *worker)
 {
 	if (!worker)
@@ -323,8 +333,12 @@ int ac_worker_take(struct ac_worker *worker, struct ac_call **call)
 						     await_task(worker, &interrupted);
 		int r;
 
-		if (task < 0)
-			return interrupted == -EINTR ? -EINTR : 0;
+		if (task < 0 && interrupted == -EINTR)
+			return -EINTR;
+		if (task < 0) {
+			atomic_store(&row_of(worker)->leaving, 1);
+			return 0;
+		}
 		if (worker->idle)
 			count_busy(worker, true);
 		r = ac__call_begin(&worker->call, worker, (uint32_t)task);

@@ -4,35 +4,22 @@
 from __future__ import annotations
 
 import errno
-import functools
+import fcntl
 import os
 import signal
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from multiprocessing import get_start_method, resource_tracker, util
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
-from . import errors, oom
+from . import errors, oom, stacks
 from .worker import Seat, forking, main
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
-
-
-def describe(function: object) -> str | None:
-    """What a call runs, as its user would name it."""
-    if function is None:
-        return None
-    if isinstance(function, functools.partial):
-        return f"partial({describe(function.func)})"
-    name = getattr(function, "__qualname__", None)
-    if name is None:
-        return repr(function)
-    return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
 # Who asks how a process ended takes that answer away from others who ask at the same time
@@ -52,6 +39,41 @@ def _disown() -> None:
 os.register_at_fork(after_in_child=_disown)
 
 
+def _tie(fd: int, pid: int) -> None:
+    """Let the process end with us from now on, and not only once it has taken its seat:
+    what it imports before may take long. The flags are the open socket's, which it shares."""
+    fcntl.fcntl(fd, fcntl.F_SETOWN, pid)
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+# A result may be asked for long after its worker's death: of so many deaths is known more than
+# the engine knows.
+ENDS_MOST = 1000
+
+
+class End:
+    """What is known of a process that is not in its seat any more."""
+
+    def __init__(self, process: BaseProcess, stack: str | None) -> None:
+        self.name = process.name
+        self.stack = stack
+        self._process: BaseProcess | None = process  # until it has been reaped
+        self._exitcode: int | None = None
+
+    def exitcode(self, timeout: float | None) -> int | None:
+        """None: not within timeout seconds."""
+        with _asking:
+            process = self._process
+            if process is not None:
+                # A custom context's process may know no time limits.
+                process.join() if timeout is None else process.join(timeout)
+                self._exitcode = process.exitcode
+                if self._exitcode is not None:
+                    self._process = None  # and its descriptor
+        return self._exitcode
+
+
 class Crew:
     """Starts the process for a seat; knows how those that ended did so.
 
@@ -63,7 +85,6 @@ class Crew:
         self,
         make: Callable[..., BaseProcess],
         context: Any,
-        size: int,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
     ) -> None:
@@ -73,8 +94,12 @@ class Crew:
         self._initargs = initargs
         # Workers have the mask of the thread that made the pool, whichever starts them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._ended: deque[BaseProcess] = deque(maxlen=size + 64)
+        self._noting = threading.Lock()  # what is taken from the stacks is in here
+        self._noted: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+        self._ends: dict[int | None, End] = {}  # by pid, the oldest first
+        self._unreaped: list[End] = []
         self.processes: list[BaseProcess] = []
+        self.stacks = stacks.Stacks()
         self._kills = oom.read()
         self.failure: BaseException | None = None
         _crews.add(self)
@@ -90,7 +115,9 @@ class Crew:
             return -code
 
     def _start(self, worker: int, fd: int) -> int:
-        seat = Seat(fd)
+        if worker < len(self.processes):
+            self._note_end(worker)  # before its successor can write there
+        seat = Seat(worker, fd, self.stacks.fd)
         process = self._make(
             self._context, target=main, args=(seat, self._initializer, self._initargs)
         )
@@ -100,26 +127,39 @@ class Crew:
         if method != "fork":
             # It would be started on the way, and unblock what is blocked here.
             resource_tracker.ensure_running()
-        # A Ctrl-C must not meet a child that has not yet said what it does then.
-        before = signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
+        # A Ctrl-C must not meet a child that has not yet said what it does then; one that has come
+        # already is raised by the call that sets the mask.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            if self._initializer is None and type(process).start is BaseProcess.start:
-                with forking(seat):
-                    process.start()
-            else:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
+            plain = type(process).start is BaseProcess.start
+            with forking(seat, early=plain and self._initializer is None):
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pid = getattr(process, "pid", None) or 0
+        if method != "fork" and pid:
+            _tie(fd, pid)
         util.debug("added worker")
         if worker < len(self.processes):
-            self._ended.append(self.processes[worker])
             self.processes[worker] = process
         else:
             self.processes.append(process)
-        for ended in self._ended:
-            if ended.exitcode is None:
-                ended.join(0)
-        return getattr(process, "pid", None) or 0
+        self._unreaped = [end for end in self._unreaped if end.exitcode(0) is None]
+        return pid
+
+    def _note_end(self, worker: int) -> None:
+        process = self.processes[worker]
+        with self._noting:
+            if process in self._noted:  # an attempt to replace it has failed
+                return
+            self._noted.add(process)
+            end = End(process, stacks.of_crash(self.stacks.take(worker)))
+            self._unreaped.append(end)
+            self._ends.pop(process.pid, None)
+            self._ends[process.pid] = end
+            if len(self._ends) > ENDS_MOST:
+                del self._ends[next(iter(self._ends))]
 
     def explain(
         self,
@@ -129,6 +169,9 @@ class Crew:
         signum: int,
         exitcode: int,
         pid: int,
+        worker: int,
+        ran_ns: int,
+        peak_rss: int,
         function: object,
     ) -> BaseException:
         """The exception for what became of a call (see struct ac_outcome)."""
@@ -137,36 +180,40 @@ class Crew:
             if isinstance(error, errors.StartError) and self.failure:
                 error.__cause__ = self.failure
             return error
-        process = self._find(pid)
+        end = self._find(pid, worker)
         known: int | None = -signum if signum else exitcode
         if known == -1 and not signum:
-            known = self._exitcode(process)
+            # Where it is not our child (forkserver) its parent tells, a moment later.
+            known = end.exitcode(1.0) if end else None
         return errors.WorkerDied(
             pid or None,
             known,
-            process.name if process else None,
-            describe(function),
+            end.name if end else None,
+            errors.describe(function),
             self._was_oom() if known == -signal.SIGKILL else False,
+            ran_ns / 1e9 if ran_ns else None,
+            peak_rss or None,
+            end.stack if end else None,
         )
 
     def _was_oom(self) -> bool | None:
         before, self._kills = self._kills, oom.read()
         return oom.verdict(before, self._kills)
 
-    def _find(self, pid: int) -> BaseProcess | None:
-        for process in [*self._ended, *self.processes]:
-            if process.pid == pid:
-                return process
-        return None
-
-    @staticmethod
-    def _exitcode(process: BaseProcess | None) -> int | None:
-        """Where it is not our child (forkserver) its parent tells, a moment later."""
-        if process is None:
-            return None
+    def is_current(self, worker: int, pid: int) -> bool:
+        """Whether this process sits there, and has not been reaped."""
         with _asking:
-            process.join(1.0)
-            return process.exitcode
+            if worker >= len(self.processes):
+                return False
+            process = self.processes[worker]
+            return process.pid == pid and process.exitcode is None
+
+    def _find(self, pid: int, worker: int) -> End | None:
+        with self._noting:
+            for process in self.processes:
+                if process.pid == pid and process not in self._noted:
+                    return End(process, stacks.of_crash(self.stacks.peek(worker)))
+            return self._ends.get(pid)
 
     def stop(self) -> None:
         """End what a pool that never came to be has started."""
@@ -177,7 +224,8 @@ class Crew:
 
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have ended or are about to."""
-        for process in [*self._ended, *self.processes]:
-            with _asking:
-                # A custom context's process may know no time limits.
-                process.join() if timeout is None else process.join(timeout)
+        for worker in range(len(self.processes)):
+            self._note_end(worker)
+        for end in self._unreaped:
+            end.exitcode(timeout)
+        self.stacks.close()

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal as _signal
-from multiprocessing import ProcessError
+from multiprocessing import ProcessError, util
 from multiprocessing import TimeoutError as TimeoutError
 
 __all__ = ["BrokenPool", "StartError", "TaskCancelled", "WorkerDied"]
@@ -16,8 +17,11 @@ class WorkerDied(ProcessError):
 
     pid: the worker's process id; exitcode: as Process.exitcode (negative: the signal's
     number; None: not known); signal: the signal's name, or None; worker: the process's
-    name; task: what it ran; oom: whether the kernel's OOM killer killed it (None: that
-    can't be known here).
+    name; task: what it ran; items: which of a map's or imap's items it had been given, or None;
+    ran: for how many seconds, when its end was noticed; peak_rss: the most bytes that the
+    process ever had resident; stack: its last Python stack, which it leaves when the
+    interpreter itself crashes (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL). None each where it
+    is not known. oom: whether the kernel's OOM killer killed it (None: that can't be known here).
     """
 
     def __init__(
@@ -27,13 +31,20 @@ class WorkerDied(ProcessError):
         worker: str | None = None,
         task: str | None = None,
         oom: bool | None = False,
+        ran: float | None = None,
+        peak_rss: int | None = None,
+        stack: str | None = None,
     ) -> None:
-        super().__init__(pid, exitcode, worker, task, oom)
+        super().__init__()  # all is told by attributes, which are pickled with it
         self.pid = pid
         self.exitcode = exitcode
         self.worker = worker
         self.task = task
+        self.items: range | None = None
         self.oom = oom
+        self.ran = ran
+        self.peak_rss = peak_rss
+        self.stack = stack
 
     @property
     def signal(self) -> str | None:
@@ -45,20 +56,40 @@ class WorkerDied(ProcessError):
         except ValueError:
             return f"signal {-self.exitcode}"
 
+    def _end(self) -> str:
+        if self.exitcode is None:
+            return "ended (how is not known)"
+        if self.signal is None:
+            return f"exited with code {self.exitcode}"
+        if self.oom:
+            return f"was killed by {self.signal} (the kernel's OOM killer: out of memory)"
+        if self.oom is None:
+            return (
+                f"was killed by {self.signal} "
+                "(perhaps the kernel's OOM killer: that can't be known here)"
+            )
+        return f"was killed by {self.signal}"
+
+    def _work(self) -> str:
+        text = f" while it ran {self.task}" if self.task else ""
+        if self.items:
+            first, last = self.items[0], self.items[-1]
+            text += f" (item {first})" if first == last else f" (items {first} to {last})"
+        if self.ran is not None:
+            text += f", after {self.ran:.2f} s"
+        if self.peak_rss is not None:
+            text += f"; its memory was {self.peak_rss / 1e6:.0f} MB at most"
+        return text
+
     def __str__(self) -> str:
         name = f"worker {self.worker or ''}".rstrip()
-        if self.signal:
-            end = f"was killed by {self.signal}"
-        elif self.exitcode is None:
-            end = "ended (how is not known)"
-        else:
-            end = f"exited with code {self.exitcode}"
-        if self.oom:
-            end += " (the kernel's OOM killer: out of memory)"
-        elif self.oom is None:
-            end += " (perhaps the kernel's OOM killer: that can't be known here)"
-        ran = f" while it ran {self.task}" if self.task else ""
-        return f"{name} (pid {self.pid}) {end}{ran}"
+        text = f"{name} (pid {self.pid}) {self._end()}{self._work()}"
+        if self.stack:
+            text += f"\nIts last Python stack:\n{self.stack}"
+        return text
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {str(self).partition(chr(10))[0]}>"
 
 
 class StartError(ProcessError):
@@ -88,8 +119,31 @@ def from_code(code: int, name: str, text: str) -> BaseException:
             return TaskCancelled("the pool was terminated before this had ended")
         case "AC_ETIMEOUT":
             return TimeoutError(text)
-        case "ENOMEM":
+        case "ENOMEM" | "AC_ETASK":  # the latter: no room for the exception itself
             return MemoryError(text)
     if name.startswith("AC_"):
         return BrokenPool(text)
     return OSError(-code, os.strerror(-code))
+
+
+def describe(function: object) -> str | None:
+    """What a call runs, as its user would name it."""
+    if function is None:
+        return None
+    if isinstance(function, functools.partial):
+        return f"partial({describe(function.func)})"
+    name = getattr(function, "__qualname__", None)
+    if name is None:
+        return repr(function)
+    return f"{getattr(function, '__module__', None) or '?'}.{name}"
+
+
+def report_unfetched(error: BaseException, function: object) -> None:
+    """Log the failure of a call whose result was dropped without a look at it."""
+    if isinstance(error, TaskCancelled):
+        return
+    util.get_logger().error(
+        "a call of %s failed, and nobody fetched its exception",
+        describe(function) or "?",
+        exc_info=error,
+    )

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from . import _core
+from .errors import TaskCancelled
 from .intake import Intake
 from .results import REFUSALS, STARVED, CallResult, MapResult, take_back
 from .waiting import in_slices
@@ -38,7 +39,12 @@ class Handler:
             self._thread = threading.Thread(
                 target=self._run, args=(self._stream,), name="allcores-handler", daemon=True
             )
-            self._thread.start()
+            try:
+                self._thread.start()
+            except (RuntimeError, MemoryError):  # no stream that nobody serves
+                self._stream.close()
+                self._stream = self._thread = None
+                raise
         return self._stream
 
     # ---- from any thread ----
@@ -46,7 +52,11 @@ class Handler:
     def call(self, result: CallResult, function: Any, args: Any, kwds: Any) -> None:
         """Hand in one call whose result is to be settled here."""
         with self._lock:
-            self._owners[self._started().push_call(function, args, kwds)] = result
+            try:
+                index = self._started().push_call(function, args, kwds)
+            except TaskCancelled:  # closed since it was looked at: nothing was begun
+                raise ValueError("Pool not running") from None
+            self._owners[index] = result
 
     def map(self, result: MapResult) -> None:
         """Drive a map from here on."""
@@ -103,6 +113,8 @@ class Handler:
                 self._give(*row)
             if not rows:
                 self._take_back(stream)
+            # Not kept while it waits: an exception's traceback may hold on to the pool.
+            rows = row = None  # type: ignore[assignment]
 
     def _give(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
         with self._lock:

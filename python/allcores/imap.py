@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
 import time
@@ -54,6 +56,7 @@ class Source:
         self._lock = threading.RLock()  # see Intake
         self._room = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
         try:
             intake.enter(self)
             self._begin(iterable)
@@ -143,6 +146,11 @@ class Source:
         except Exception:  # the pool has been terminated
             self.cut = True
 
+    def name_task(self, error: object, index: int) -> None:
+        """Tell a WorkerDied what its worker ran."""
+        size = self._chunk or 1
+        name_task(error, self.function, range(index * size, (index + 1) * size))
+
     def _end(self) -> None:
         self._ended = True
         self.stream.end()
@@ -160,13 +168,16 @@ class Source:
 
     def drop(self) -> None:
         """The reader is gone: run to the end, results are nobody's."""
+        if os.getpid() != self._pid:
+            return  # collected in a forked child, where nobody gives the lock back
         with self._lock:
             self._lifted = self._dropped = True
             self._room.notify()
             if self._stopped or sys.is_finalizing():
                 return
             if not self.is_finished() and self._thread is None:
-                self._start_thread()
+                with contextlib.suppress(RuntimeError, MemoryError):  # then join reads it
+                    self._start_thread()
 
     def stop(self) -> None:
         """The pool is terminated: read no more."""
@@ -181,7 +192,11 @@ class Source:
 
     def _start_thread(self) -> None:
         self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError):  # whoever comes next tries again
+            self._thread = None
+            raise
 
     def _run(self) -> None:
         while True:
@@ -262,9 +277,9 @@ class IMapUnorderedIterator:
             self._put(rows)
 
     def _put(self, rows: list[tuple[int, bool, Any, int]]) -> None:
-        for _, ok, value, _ in rows:
+        for index, ok, value, _ in rows:
             if not ok:
-                name_task(value, self._source.function)
+                self._source.name_task(value, index)
             self._ready.append((ok, value))
 
 
@@ -279,7 +294,7 @@ class IMapIterator(IMapUnorderedIterator):
     def _put(self, rows: list[tuple[int, bool, Any, int]]) -> None:
         for index, ok, value, _ in rows:
             if not ok:
-                name_task(value, self._source.function)
+                self._source.name_task(value, index)
             self._early[index] = (ok, value)
         while self._index in self._early:
             self._ready.append(self._early.pop(self._index))

@@ -18,11 +18,17 @@ class Intake:
         self._lock = threading.RLock()
         self._condition = threading.Condition(self._lock)
         self._feeders: set[object] = set()
+        # C: unlike leave, it can't be entered and left by a signal handler's exception.
+        self.forget = self._feeders.discard
         self._shut: Callable[[], None] | None = None
+        self._closed = False
 
     def enter(self, feeder: object) -> None:
-        """feeder goes on handing in work, also after the pool is closed, until it leaves."""
+        """feeder goes on handing in work, also after the pool is closed, until it leaves.
+        ValueError where it is closed already."""
         with self._lock:
+            if self._closed:
+                raise ValueError("Pool not running")
             self._feeders.add(feeder)
 
     def leave(self, feeder: object) -> None:
@@ -40,6 +46,7 @@ class Intake:
     def close(self, shut: Callable[[], None]) -> None:
         """Call shut once nobody feeds any more."""
         with self._lock:
+            self._closed = True
             self._shut = shut
             self._shut_if_empty()
 
@@ -61,4 +68,7 @@ class Intake:
 
     def _wait(self, timeout: float | None) -> bool:
         with self._lock:
-            return self._condition.wait_for(lambda: not self._feeders, timeout)
+            if not self._condition.wait_for(lambda: not self._feeders, timeout):
+                return False
+            self._shut_if_empty()  # who has left may have been interrupted
+            return True

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -111,7 +112,7 @@ class Pool:
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = tuple(initargs)
-        self._crew = Crew(self.Process, self._ctx, processes, initializer, self._initargs)
+        self._crew = Crew(self.Process, self._ctx, initializer, self._initargs)
         try:
             self._core = _core.Pool(processes, maxtasksperchild or 0, self._crew, AsyncResult)
         except BaseException as error:
@@ -276,6 +277,7 @@ class Pool:
             self._intake.enter(result)
             result.run(self._core)
         finally:
+            self._intake.forget(result)
             self._intake.leave(result)
         self._remember(func, result)
         return result.get()  # type: ignore[no-any-return]
@@ -288,6 +290,7 @@ class Pool:
             self._intake.enter(feeder)
             return run_given(self._core, func, items, star, chunksize)
         finally:
+            self._intake.forget(feeder)
             self._intake.leave(feeder)
 
     def _pace_of(self, func: Callable[..., Any]) -> float | None:
@@ -351,17 +354,30 @@ class Pool:
             return results
         return (item for chunk in results for item in chunk)
 
+    # ---- seeing ----
+
+    def dump(self, file: Any = None) -> None:
+        """Write what each worker is at to file (a text file; None: sys.stderr): its call,
+        for how long, and its Python stack. For a pool that seems stuck; takes a second at most."""
+        from .dump import describe_pool  # most programs never ask
+
+        text = describe_pool(self._core, self._crew, self._processes)
+        (file or sys.stderr).write(f"{self!r}\n{text}")
+
     # ---- ending ----
 
     def close(self) -> None:
         """Take no more work. What was handed in is done."""
         if self._state == RUN:
             self._state = CLOSE
+        if self._state == CLOSE:  # again, if a Ctrl-C came in between
             self._intake.close(self._core.shut)
 
     def terminate(self) -> None:
         """Stop now: unfinished calls fail with TaskCancelled, the workers are killed."""
         self._state = TERMINATE
+        # First: a Ctrl-C in the finalizer uses that up, and the workers would be replaced for ever.
+        self._core.terminate()
         self._terminate()
 
     def join(self) -> None:
@@ -371,6 +387,7 @@ class Pool:
             raise ValueError("Pool is still running")
         if self._state not in (CLOSE, TERMINATE):
             raise ValueError("In unknown state")
+        self.close()
         for feeder in self._intake.feeders():
             if isinstance(feeder, Source):
                 feeder.lift()

@@ -11,8 +11,7 @@ from multiprocessing import ProcessError, TimeoutError, util
 
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks
-from .crew import describe
-from .errors import TaskCancelled, WorkerDied
+from .errors import TaskCancelled, WorkerDied, describe, report_unfetched
 from .waiting import in_slices
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -38,24 +37,33 @@ class AsyncResult(_core.Task):
     __class_getitem__: Any = classmethod(types.GenericAlias)
 
 
-def name_task(error: object, function: object) -> None:
+def name_task(error: object, function: object, items: range | None = None) -> None:
     """Tell a WorkerDied what its worker ran, where the engine did not know."""
     if isinstance(error, WorkerDied) and error.task is None:
         error.task = describe(function)
-        error.args = (error.pid, error.exitcode, error.worker, error.task, error.oom)
+        error.items = items
 
 
 class SettledResult(AsyncResult):
     """A result that somebody else settles: ready once its callback has returned."""
 
-    def __init__(self, pool: object, callback: Callback, error_callback: Callback) -> None:
+    def __init__(
+        self, pool: object, function: Any, callback: Callback, error_callback: Callback
+    ) -> None:
         self._pool = pool  # alive as long as it has work
+        self._function = function
         self._event = threading.Event()
         self._pid = os.getpid()
         self._callback = callback
         self._error_callback = error_callback
         self._success = False
         self._value: Any = None
+        self._fetched = False  # somebody has heard of its failure
+
+    def __del__(self) -> None:
+        failed = not self._success and self._value is not None and self._event.is_set()
+        if failed and not self._fetched and os.getpid() == self._pid:
+            report_unfetched(self._value, self._function)
 
     def ready(self) -> bool:
         """Whether the work has ended and its callback has returned."""
@@ -74,6 +82,7 @@ class SettledResult(AsyncResult):
         """Whether the work ended without an exception. ValueError before it has ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
+        self._fetched = True
         return self._success
 
     def get(self, timeout: float | None = None) -> Any:
@@ -82,6 +91,7 @@ class SettledResult(AsyncResult):
             raise TimeoutError
         if self._success:
             return self._value
+        self._fetched = True
         raise self._value
 
     def _settle(self, success: bool, value: Any) -> None:
@@ -89,6 +99,7 @@ class SettledResult(AsyncResult):
         self._value = value
         callback = self._callback if success else self._error_callback
         self._callback = self._error_callback = None
+        self._fetched = not success and callback is not None
         if callback and not (not success and isinstance(value, TaskCancelled)):
             try:
                 callback(value)
@@ -100,12 +111,6 @@ class SettledResult(AsyncResult):
 
 class CallResult(SettledResult):
     """One call that has callbacks."""
-
-    def __init__(
-        self, pool: object, function: Any, callback: Callback, error_callback: Callback
-    ) -> None:
-        super().__init__(pool, callback, error_callback)
-        self._function = function
 
     def arrived(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
         """Its result, from the stream."""
@@ -131,9 +136,8 @@ class MapResult(SettledResult):
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> None:
-        super().__init__(pool, callback, error_callback)
+        super().__init__(pool, function, callback, error_callback)
         self._workers = workers
-        self._function = function
         self._items = items
         self._star = star
         self.chunks = chunks
@@ -201,7 +205,7 @@ class MapResult(SettledResult):
             self._value[items.start : items.stop] = value
             self.chunks.learn(len(items), elapsed_ns)
         elif self._failure is None:
-            name_task(value, self._function)
+            name_task(value, self._function, items)
             self._failure = value
 
     def fail(self, error: BaseException) -> None:
@@ -308,6 +312,8 @@ def run_given(
                 more = stream.feed(function, iterator, star, chunk, BATCH)
             for index, ok, value, _ in stream.take() or ():
                 if not ok:
+                    last = min((index + 1) * size, len(items))
+                    name_task(value, function, range(index * size, last))
                     failure = failure or value
                 elif chunk:
                     values[index * size : (index + 1) * size] = value
@@ -316,6 +322,5 @@ def run_given(
     finally:
         stream.close()
     if failure:
-        name_task(failure, function)
         raise failure
     return values

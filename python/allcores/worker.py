@@ -13,7 +13,8 @@ from multiprocessing import util
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd, ForkingPickler
 
-from . import _core
+from . import _core, stacks
+from .errors import describe
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -21,24 +22,30 @@ if TYPE_CHECKING:
 
 
 class Seat:
-    """The descriptor through which a worker takes its seat, on its way to the process."""
+    """What a worker is handed, on its way to the process: its number from 0, the descriptor
+    through which it takes its seat, and the one (or -1) where its stacks are written."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd: Any = fd
+    def __init__(self, number: int, fd: int, stacks_fd: int) -> None:
+        self.number = number
+        self._fd = fd
+        self.stacks_fd = stacks_fd
         self.worker: _core.Worker | None = None
 
     def __getstate__(self) -> Any:
         if get_spawning_popen() is None:
             raise RuntimeError("a seat is passed on only to a process that is being started")
-        return DupFd(self._fd)
+        fds = [self._fd, self.stacks_fd]
+        return self.number, [DupFd(fd) for fd in fds if fd >= 0]
 
-    def __setstate__(self, duplicate: Any) -> None:
-        self.__init__(duplicate.detach())  # type: ignore[misc]
+    def __setstate__(self, state: Any) -> None:
+        number, duplicates = state
+        fd, *stacks_fd = [duplicate.detach() for duplicate in duplicates]
+        self.__init__(number, fd, stacks_fd[0] if stacks_fd else -1)  # type: ignore[misc]
 
     def take(self) -> _core.Worker:
         """In the process that is to sit there: sit down, once."""
         if self.worker is None:
-            self.worker = _core.Worker(self._fd, encode_failure)
+            self.worker = _core.Worker(self._fd, encode_failure, describe)
         # Never given up: closed before the process has ended it would tell the owner less.
         _taken.append(self.worker)
         return self.worker
@@ -58,6 +65,8 @@ def _set_up() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave_to_owner)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if _stdin:
+        sys.stdin = open(os.devnull, encoding="utf-8")
     # What a task prints is out before its result is: the worker may be ended then.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -65,36 +74,57 @@ def _set_up() -> None:
             reconfigure(line_buffering=True)
 
 
-# Of a thread that is about to fork a worker that has no initializer: its ident, the seat.
-_forking: tuple[int, Seat] | None = None
-
-
 class forking:
-    """In its block this thread forks a worker, which is to sit down before all else."""
+    """In its block this thread starts a worker, perhaps by a fork: if it is early, the child sits
+    down before all else."""
 
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
+    _now: forking | None = None
+
+    def __init__(self, seat: Seat, early: bool) -> None:
+        self.seat = seat
+        self.early = early
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> None:
-        global _forking
-        _forking = (threading.get_ident(), self._seat)
+        forking._now = self
 
     def __exit__(self, *exc: object) -> None:
-        global _forking
-        _forking = None
+        forking._now = None
+
+    @classmethod
+    def take(cls) -> forking | None:
+        """In a child: what it was forked for, if for a worker."""
+        now, cls._now = cls._now, None
+        return now if now and now._thread == threading.get_ident() else None
 
 
-def _sit_down_early() -> None:
-    """In the child, at once: sleep until there is work.
+def _begin() -> None:
+    """In a forked child, at once."""
+    now = forking.take()
+    if now is None:
+        return
+    _leave_stdin()
+    if now.early:
+        _sit_down_early(now.seat)
+
+
+_stdin: list[object] = []
+
+
+def _leave_stdin() -> None:
+    """The owner's standard input is not for workers. multiprocessing closes it in the child: that
+    would wait for ever for a lock which another thread, that was reading a line, had at the fork."""
+    _stdin.append(sys.stdin)
+    sys.stdin = None  # type: ignore[assignment]
+
+
+def _sit_down_early(seat: Seat) -> None:
+    """Sleep until there is work.
 
     Most of a forked worker's start are the pages that its interpreter writes to, each a
     fault: put off until the worker is needed, they don't hold up the others, and a pool that is
     larger than its work never pays for them.
     """
-    global _forking
-    if _forking is None or _forking[0] != threading.get_ident():
-        return
-    seat, _forking = _forking[1], None
     try:
         worker = seat.take()
         worker.ready()
@@ -107,7 +137,7 @@ def _sit_down_early() -> None:
         os._exit(1)
 
 
-os.register_at_fork(after_in_child=_sit_down_early)
+os.register_at_fork(after_in_child=_begin)
 
 
 def main(
@@ -115,6 +145,7 @@ def main(
 ) -> None:
     """Sit down, run the initializer, run calls until it is time to leave."""
     _set_up()
+    stacks.write_to(seat.stacks_fd, seat.number)
     sat_down_early = seat.worker is not None
     try:
         worker = seat.take()
@@ -122,6 +153,7 @@ def main(
         util.debug("the pool was closed before this worker had begun")
         return
     if initializer is not None:
+        worker.say(f"the initializer, {describe(initializer)}")
         try:
             initializer(*initargs)
         except BaseException as error:
@@ -150,7 +182,8 @@ def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
     )
 
     frames = error.__traceback__
-    if stage == ENCODE:
+    # Not for want of memory, of which the value's repr would take more.
+    if stage == ENCODE and not isinstance(error, MemoryError):
         error = MaybeEncodingError(error, value)
     wrapped = ExceptionWithTraceback(error, frames)
     try:

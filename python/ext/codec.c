@@ -247,6 +247,16 @@ PyObject *decode_object(struct state *state, const void *data, size_t len)
 	return object;
 }
 
+bool response_failed(const void *data, size_t len)
+{
+	struct response head;
+
+	if (len < sizeof head)
+		return true;
+	memcpy(&head, data, sizeof head);
+	return head.failed;
+}
+
 PyObject *decode_response(struct state *state, const void *data, size_t len, bool *failed,
 			  int64_t *elapsed_ns)
 {

@@ -64,6 +64,8 @@ int encode_request(struct state *state, struct encoder *encoder, PyObject *funct
 
 /* The object of a pickle: a new reference. NULL with an exception set. */
 PyObject *decode_object(struct state *state, const void *data, size_t len);
+/* Whether a response is an exception; one that is cut short will turn out to be. */
+bool response_failed(const void *data, size_t len);
 /* A response's object; *failed, *elapsed_ns. Copied to private memory before it is parsed. */
 PyObject *decode_response(struct state *state, const void *data, size_t len, bool *failed,
 			  int64_t *elapsed_ns);

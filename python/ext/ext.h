@@ -24,6 +24,7 @@ struct state {
 	PyObject *plain;	/* functions pickled by name: {function: bytes} */
 	PyObject *timeout_error;
 	PyObject *explain_code;	/* allcores.errors.from_code */
+	PyObject *report;	/* allcores.errors.report_unfetched */
 	struct encoder *spare;	/* one that nobody uses at the moment */
 };
 
@@ -70,12 +71,19 @@ int64_t now_ns(void);
 
 /* ---- pool.c ---- */
 
+/* Calls whose results were given up before they had ended (dropped.c). */
+struct dropped {
+	struct dropped_call *calls;
+	size_t count, room, next;
+};
+
 struct pool_object {
 	PyObject_HEAD
 	struct ac_pool *pool;
 	struct state *state;
 	PyObject *crew;		/* starts processes, explains their ends */
 	PyObject *result_type;	/* what submit returns: a subclass of Task */
+	struct dropped dropped;
 };
 
 /* The exception for what became of a task: a new reference, or NULL with one set. */
@@ -83,6 +91,20 @@ PyObject *explain_outcome(struct pool_object *pool, const struct ac_outcome *out
 			  PyObject *function);
 /* The same for a call that was refused with code. */
 PyObject *explain_refusal(struct pool_object *pool, int code);
+
+/* ---- dropped.c ---- */
+
+/* Nobody will ask what becomes of this task: keep it until that is known, and tell if it
+ * failed. Takes over task. */
+void dropped_add(struct pool_object *pool, struct ac_task *task, PyObject *function);
+/* Look whether some have ended: at two of them, which keeps up with those that come; at all. */
+void dropped_look(struct pool_object *pool);
+void dropped_look_at_all(struct pool_object *pool);
+int dropped_traverse(struct pool_object *pool, visitproc visit, void *arg);
+void dropped_clear(struct pool_object *pool);
+/* Of a failure that nobody fetched: tell, once, in the pool's own process. Takes over error,
+ * which may be NULL; an exception that is set stays set. */
+void report_unfetched(struct pool_object *pool, PyObject *error, PyObject *function);
 
 /* The number that single calls go by: the meaning is in the message. */
 #define ANY_CALL ((ac_call_fn *)1)

@@ -55,9 +55,10 @@ static int fill_module(PyObject *module)
 	state->loads = import_name("pickle", "loads");
 	state->timeout_error = import_name("multiprocessing", "TimeoutError");
 	state->explain_code = import_name("allcores.errors", "from_code");
+	state->report = import_name("allcores.errors", "report_unfetched");
 	state->plain = PyDict_New();
 	if (!state->forking_pickler || !state->loads || !state->timeout_error ||
-	    !state->explain_code || !state->plain)
+	    !state->explain_code || !state->report || !state->plain)
 		return -1;
 	state->sink_type = add_type(module, &sink_spec);
 	state->pool_type = add_type(module, &pool_spec);
@@ -82,6 +83,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->plain);
 	Py_VISIT(state->timeout_error);
 	Py_VISIT(state->explain_code);
+	Py_VISIT(state->report);
 	return 0;
 }
 
@@ -101,6 +103,7 @@ static int clear_module(PyObject *module)
 	Py_CLEAR(state->plain);
 	Py_CLEAR(state->timeout_error);
 	Py_CLEAR(state->explain_code);
+	Py_CLEAR(state->report);
 	return 0;
 }
 

@@ -28,7 +28,12 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 		result = (pid_t)PyLong_AsLong(pid);
 	Py_XDECREF(pid);
 	if (PyErr_Occurred()) {
-		PyErr_WriteUnraisable(crew);
+		/* A signal handler's, that came before start's first line. */
+		PyObject *error = take_exception();
+
+		if (PyObject_SetAttrString(crew, "failure", error) < 0)
+			PyErr_Clear();
+		Py_DECREF(error);
 		result = -EAGAIN;
 	}
 	PyErr_Restore(type, value, traceback);
@@ -41,9 +46,12 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 PyObject *explain_outcome(struct pool_object *pool, const struct ac_outcome *outcome,
 			  PyObject *function)
 {
-	return PyObject_CallMethod(pool->crew, "explain", "issiiiO", outcome->status,
-				   ac_errname(outcome->status), outcome->text, outcome->signal, outcome->exit_code,
-				   (int)outcome->pid, function ? function : Py_None);
+	return PyObject_CallMethod(pool->crew, "explain", "issiiiILKO", outcome->status,
+				   ac_errname(outcome->status), outcome->text,
+				   outcome->signal, outcome->exit_code, (int)outcome->pid,
+				   outcome->worker, (long long)outcome->ran_ns,
+				   (unsigned long long)outcome->peak_rss,
+				   function ? function : Py_None);
 }
 
 PyObject *explain_refusal(struct pool_object *pool, int code)
@@ -106,7 +114,7 @@ static int pool_traverse(PyObject *object, visitproc visit, void *arg)
 	Py_VISIT(Py_TYPE(object));
 	Py_VISIT(self->crew);
 	Py_VISIT(self->result_type);
-	return 0;
+	return dropped_traverse(self, visit, arg);
 }
 
 /* Nobody can be in a call of it any more: who is, has a reference. */
@@ -116,6 +124,7 @@ static void pool_dealloc(PyObject *object)
 	PyTypeObject *type = Py_TYPE(object);
 
 	PyObject_GC_UnTrack(object);
+	dropped_clear(self);
 	if (self->pool) {
 		ac_pool_terminate(self->pool);
 		Py_BEGIN_ALLOW_THREADS
@@ -170,6 +179,8 @@ static PyObject *pool_submit(PyObject *object, PyObject *const *args, Py_ssize_t
 	if (n != 4)
 		return PyErr_Format(PyExc_TypeError,
 				    "submit(owner, function, args, kwds) takes 4 arguments");
+	if (self->dropped.count)
+		dropped_look(self);
 	named = args[3] != Py_None && !(PyDict_Check(args[3]) && PyDict_GET_SIZE(args[3]) == 0);
 	result = task_make(self, args[0], args[1]);
 	encoder = result ? encoder_take(self->state) : NULL;
@@ -216,6 +227,38 @@ static PyObject *pool_stat(PyObject *object, PyObject *unused)
 			     stat.deaths, "bytes", stat.bytes);
 }
 
+static PyObject *pool_workers(PyObject *object, PyObject *args)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	struct ac_worker_stat *stats;
+	PyObject *rows = NULL, *row;
+	unsigned n;
+	int r;
+
+	if (!PyArg_ParseTuple(args, "I:workers", &n))
+		return NULL;
+	stats = PyMem_Calloc(n ? n : 1, sizeof *stats);
+	if (!stats)
+		return PyErr_NoMemory();
+	r = ac_pool_workers(self->pool, stats, n);
+	if (r < 0)
+		raise_code(self->state, r);
+	else
+		rows = PyList_New(0);
+	for (unsigned i = 0; rows && i < n && (int)i < r; i++) {
+		row = Py_BuildValue("(iiKLN)", stats[i].state, (int)stats[i].pid,
+				    (unsigned long long)stats[i].task,
+				    (long long)stats[i].task_ns,
+				    PyUnicode_DecodeUTF8(stats[i].text, (Py_ssize_t)strlen(stats[i].text),
+							 "replace"));
+		if (!row || PyList_Append(rows, row) < 0)
+			Py_CLEAR(rows);
+		Py_XDECREF(row);
+	}
+	PyMem_Free(stats);
+	return rows;
+}
+
 /* ---- stopping ---- */
 
 static PyObject *pool_shut(PyObject *object, PyObject *unused)
@@ -237,6 +280,7 @@ static PyObject *pool_terminate(PyObject *object, PyObject *unused)
 	(void)unused;
 	if (r < 0)
 		return raise_code(self->state, r);
+	dropped_look_at_all(self);
 	Py_RETURN_NONE;
 }
 
@@ -264,8 +308,21 @@ static PyObject *pool_join(PyObject *object, PyObject *args)
 	} while (r == -EINTR);
 	if (r < 0 && r != -ETIMEDOUT)
 		return raise_code(self->state, r);
+	dropped_look_at_all(self);
 	return PyBool_FromLong(r == 0);
 }
+
+static PyObject *pool_dropped(PyObject *object, void *unused)
+{
+	(void)unused;
+	return PyLong_FromSize_t(((struct pool_object *)object)->dropped.count);
+}
+
+static PyGetSetDef pool_figures[] = {
+	{ "dropped", pool_dropped, NULL,
+	  "Calls under way whose results were dropped.", NULL },
+	{ 0 },
+};
 
 static PyMethodDef pool_methods[] = {
 	{ "submit", (PyCFunction)(void (*)(void))pool_submit, METH_FASTCALL,
@@ -273,6 +330,9 @@ static PyMethodDef pool_methods[] = {
 	  "Hand in one call. owner is kept alive until the result is there." },
 	{ "stream", pool_stream, METH_NOARGS, "stream() -> Stream" },
 	{ "stat", pool_stat, METH_NOARGS, "Counts of tasks since the pool was opened." },
+	{ "workers", pool_workers, METH_VARARGS,
+	  "workers(n) -> list of (state, pid, number of its call, nanoseconds at it, what it "
+	  "says)\n\nThe first n. States: 0 absent, 1 starting, 2 idle, 3 busy." },
 	{ "shut", pool_shut, METH_NOARGS, "Take no more work." },
 	{ "terminate", pool_terminate, METH_NOARGS, "Stop now; does not wait." },
 	{ "join", pool_join, METH_VARARGS,
@@ -290,6 +350,7 @@ PyType_Spec pool_spec = {
 		{ Py_tp_dealloc, pool_dealloc },
 		{ Py_tp_traverse, pool_traverse },
 		{ Py_tp_methods, pool_methods },
+		{ Py_tp_getset, pool_figures },
 		{ 0 },
 	},
 };

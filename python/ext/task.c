@@ -52,6 +52,21 @@ static int task_clear(PyObject *object)
 	return 0;
 }
 
+/* Nobody will ask for it any more. */
+static void task_finalize(PyObject *object)
+{
+	struct task_object *self = (struct task_object *)object;
+	struct ac_task *task = self->task;
+
+	if (self->settled) {
+		if (self->failed && !self->fetched)
+			report_unfetched(self->pool, Py_XNewRef(self->value), self->function);
+	} else if (task) {
+		self->task = NULL;
+		dropped_add(self->pool, task, self->function);
+	}
+}
+
 static void task_dealloc(PyObject *object)
 {
 	PyTypeObject *type = Py_TYPE(object);
@@ -82,7 +97,8 @@ void task_settle(struct task_object *self, PyObject *value, bool failed)
 		self->task = NULL;
 	}
 	Py_CLEAR(self->owner);
-	Py_CLEAR(self->function);
+	if (!failed)
+		Py_CLEAR(self->function);
 }
 
 static PyObject *failure_of(struct task_object *self)
@@ -178,6 +194,7 @@ static PyObject *task_get(PyObject *object, PyObject *args, PyObject *kwds)
 	}
 	if (!self->failed)
 		return Py_NewRef(self->value);
+	self->fetched = true;
 	PyErr_SetObject((PyObject *)Py_TYPE(self->value), self->value);
 	return NULL;
 }
@@ -210,6 +227,7 @@ static PyObject *task_successful(PyObject *object, PyObject *unused)
 		return NULL;
 	if (r == 0)
 		return PyErr_Format(PyExc_ValueError, "%R not ready", object);
+	self->fetched = true;
 	return PyBool_FromLong(!self->failed);
 }
 
@@ -231,6 +249,7 @@ PyType_Spec task_spec = {
 	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
 	.slots = (PyType_Slot[]){
 		{ Py_tp_new, PyType_GenericNew },
+		{ Py_tp_finalize, task_finalize },
 		{ Py_tp_dealloc, task_dealloc },
 		{ Py_tp_traverse, task_traverse },
 		{ Py_tp_clear, task_clear },

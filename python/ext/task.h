@@ -14,6 +14,7 @@ struct task_object {
 	PyObject *function;	/* named when its worker dies */
 	PyObject *value;	/* or the exception */
 	bool settled, failed;
+	bool fetched;		/* somebody has heard of its failure */
 	unsigned waiting;	/* threads that are in a call with task */
 };
 

@@ -5,6 +5,7 @@
  * a Python function, allcores.worker.encode_failure.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,12 +13,21 @@
 
 #define KNOWN_MOST 1024	/* functions that a worker remembers by their pickles */
 
+/* How many forks lie between the first process that had this module and this one. */
+static unsigned forks;
+static bool counts_forks;
+
+static void count_fork(void)
+{
+	forks++;
+}
+
 struct worker_object {
 	PyObject_HEAD
 	struct ac_worker *worker;
 	struct state *state;
-	PyObject *encode_failure;
-	PyObject *known;	/* {pickle of a function: function} */
+	PyObject *encode_failure, *describe;
+	PyObject *known;	/* {pickle of a function: (function, its description)} */
 	PyObject *last_name, *last_function;
 };
 
@@ -29,6 +39,7 @@ struct job {
 	size_t payload_len;
 	const char *name;	/* the function's pickle */
 	int64_t elapsed_ns;
+	unsigned forks;		/* as it began */
 };
 
 /* Where a task failed: encode_failure's first argument. */
@@ -38,19 +49,22 @@ enum stage { STAGE_DECODE, STAGE_RUN, STAGE_ENCODE };
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 {
-	static char *names[] = { "fd", "encode_failure", NULL };
+	static char *names[] = { "fd", "encode_failure", "describe", NULL };
 	struct worker_object *self;
-	PyObject *encode_failure;
+	PyObject *encode_failure, *describe;
 	int fd, r;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iO:Worker", names, &fd,
-					 &encode_failure))
+	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iOO:Worker", names, &fd,
+					 &encode_failure, &describe))
 		return NULL;
+	if (!counts_forks)
+		counts_forks = pthread_atfork(NULL, NULL, count_fork) == 0;
 	self = (struct worker_object *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
 	self->state = state_of((PyObject *)self);
 	self->encode_failure = Py_NewRef(encode_failure);
+	self->describe = Py_NewRef(describe);
 	self->known = PyDict_New();
 	if (!self->state || !self->known) {
 		Py_DECREF(self);
@@ -72,6 +86,7 @@ static void worker_dealloc(PyObject *object)
 
 	ac_worker_close(self->worker);
 	Py_XDECREF(self->encode_failure);
+	Py_XDECREF(self->describe);
 	Py_XDECREF(self->known);
 	Py_XDECREF(self->last_name);
 	Py_XDECREF(self->last_function);
@@ -91,6 +106,17 @@ static PyObject *worker_ready(PyObject *object, PyObject *args)
 	if (r < 0)
 		return raise_code(self->state, r);
 	Py_RETURN_NONE;
+}
+
+static PyObject *worker_say(PyObject *object, PyObject *text)
+{
+	struct worker_object *self = (struct worker_object *)object;
+	const char *words = PyUnicode_AsUTF8(text);
+	int r = words ? ac_worker_say(self->worker, words) : 0;
+
+	if (r < 0)
+		return raise_code(self->state, r);
+	return words ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *worker_wait(PyObject *object, PyObject *unused)
@@ -121,37 +147,62 @@ static bool is_last(const struct worker_object *self, const struct job *job)
 		       job->head.function_len);
 }
 
-/* A new reference. */
-static PyObject *load_function(struct worker_object *self, PyObject *name)
+/* What a dump shows, which a description that can't be had must not disturb. Takes over text. */
+static void say(struct worker_object *self, PyObject *text)
 {
-	PyObject *function = PyDict_GetItemWithError(self->known, name);
+	const char *words = text && PyUnicode_Check(text) ? PyUnicode_AsUTF8(text) : "?";
 
-	if (function || PyErr_Occurred())
-		return Py_XNewRef(function);
+	ac_worker_say(self->worker, words ? words : "?");
+	Py_XDECREF(text);
+	PyErr_Clear();
+}
+
+/* The pair of a function and its description: a new reference. */
+static PyObject *load_pair(struct worker_object *self, PyObject *name)
+{
+	PyObject *pair = PyDict_GetItemWithError(self->known, name), *function, *text;
+
+	if (pair || PyErr_Occurred())
+		return Py_XNewRef(pair);
 	function = PyObject_CallOneArg(self->state->loads, name);
+	text = function ? PyObject_CallOneArg(self->describe, function) : NULL;
+	if (text)
+		pair = PyTuple_Pack(2, function, text);
+	Py_XDECREF(function);
+	Py_XDECREF(text);
 	if (PyDict_GET_SIZE(self->known) >= KNOWN_MOST)
 		PyDict_Clear(self->known);
-	if (function && PyDict_SetItem(self->known, name, function) < 0)
-		Py_CLEAR(function);
-	return function;
+	if (pair && PyDict_SetItem(self->known, name, pair) < 0)
+		Py_CLEAR(pair);
+	return pair;
 }
 
 /* A new reference. */
 static PyObject *find_function(struct worker_object *self, const struct job *job)
 {
-	PyObject *name, *function;
+	PyObject *name, *pair, *function;
 
 	if (is_last(self, job))
 		return Py_NewRef(self->last_function);
 	name = PyBytes_FromStringAndSize(job->name, job->head.function_len);
-	function = name ? load_function(self, name) : NULL;
-	if (!function) {
+	pair = name ? load_pair(self, name) : NULL;
+	if (!pair) {
 		Py_XDECREF(name);
 		return NULL;
 	}
+	function = Py_NewRef(PyTuple_GET_ITEM(pair, 0));
+	say(self, Py_NewRef(PyTuple_GET_ITEM(pair, 1)));
+	Py_DECREF(pair);
 	Py_XSETREF(self->last_name, name);
 	Py_XSETREF(self->last_function, Py_NewRef(function));
 	return function;
+}
+
+/* One that came with its payload: the next one of another kind is to be named again. */
+static void say_bundled(struct worker_object *self, PyObject *function)
+{
+	Py_CLEAR(self->last_name);
+	say(self, PyObject_CallOneArg(self->describe, function));
 }
 
 /* ---- a task ---- */
@@ -163,6 +214,7 @@ static int open_job(struct job *job, struct ac_call *call)
 
 	job->call = call;
 	job->elapsed_ns = 0;
+	job->forks = forks;
 	if (len < sizeof job->head)
 		goto err;
 	memcpy(&job->head, arg, sizeof job->head);
@@ -194,6 +246,7 @@ static int decode_job(struct worker_object *self, const struct job *job,
 	if (both && PyTuple_Check(both) && PyTuple_GET_SIZE(both) == 2) {
 		*function = Py_NewRef(PyTuple_GET_ITEM(both, 0));
 		*payload = Py_NewRef(PyTuple_GET_ITEM(both, 1));
+		say_bundled(self, *function);
 	} else if (both) {
 		PyErr_SetString(PyExc_TypeError, "a call is not a pair");
 	}
@@ -239,6 +292,9 @@ static PyObject *call_items(struct job *job, PyObject *function, PyObject *items
 		r = append_value(values, star ? call_star(function, item, NULL) :
 						PyObject_CallOneArg(function, item));
 		Py_DECREF(item);
+		/* A child that an item forked has come back from it: the rest is not its own. */
+		if (job->forks != forks)
+			_exit(0);
 	}
 	job->elapsed_ns = now_ns() - start;
 	Py_XDECREF(iterator);
@@ -393,6 +449,8 @@ static PyMethodDef worker_methods[] = {
 	{ "ready", worker_ready, METH_VARARGS,
 	  "ready(status=0, text=None)\n\nTell the owner that this worker is ready, or "
 	  "(status not 0) that it will not be, and why." },
+	{ "say", worker_say, METH_O,
+	  "say(text)\n\nWhat this worker is at, until it runs a call." },
 	{ "wait", worker_wait, METH_NOARGS,
 	  "wait() -> bool\n\nUntil there may be a call to run; False: it is time to leave." },
 	{ "run", worker_run, METH_NOARGS,

@@ -110,7 +110,7 @@ class Script:
     It finds the tests' modules, and is written to a file, as spawn demands.
     """
 
-    def __init__(self, case, text, *args, name="script.py", **env):
+    def __init__(self, case, text, *args, name="script.py", stdin=subprocess.DEVNULL, **env):
         path = case.path(name)
         with open(path, "w") as file:
             file.write(text)
@@ -119,7 +119,7 @@ class Script:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, env.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             [sys.executable, path, *map(str, args)], env=env, text=True, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         case.addCleanup(self.kill)
         self.pid = self.process.pid
 

@@ -478,3 +478,39 @@ def fork_and_return(notes):
 
 def use_state_as_pool():
     return state.apply(square, (3,))
+
+
+# ---- that are told of ----
+
+def grow_and_die(megabytes, seconds, signum):
+    _memory = bytearray(megabytes << 20)
+    time.sleep(seconds)
+    die_of(signum)
+
+
+def die_of(signum):
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.kill(os.getpid(), signum)
+
+
+def die_of_segv_on(bad, item):
+    if item == bad:
+        die_of(signal.SIGSEGV)
+    return item
+
+
+def nap_deep(notes, path):
+    """A frame of its own name, that waits for path."""
+    return note_and_wait(notes, path)
+
+
+def start_slowly(notes, path):
+    nap_deep(notes, path)
+
+
+def read_input(x):
+    return x, sys.stdin.read()
+
+
+def enable_own_faulthandler(path):
+    faulthandler.enable(open(path, "a"))

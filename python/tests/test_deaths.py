@@ -10,7 +10,7 @@ import unittest
 
 import allcores
 import tasks
-from support import PATIENCE, Case, alive, engine_only, for_each_method, pids
+from support import PATIENCE, Case, Script, alive, engine_only, for_each_method, pids
 
 
 def each_death(test):
@@ -391,6 +391,33 @@ class Initializers(Case):
         pool.terminate()
         pool.join()
         self.wait_gone(numbers)
+
+
+@engine_only
+class OwnersThreads(Case, unittest.TestCase):
+    """Forked while another thread of the owner is at something."""
+
+    def test_replaced_while_standard_input_is_read(self):
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        script = Script(self, """
+import allcores, os, signal, sys, tasks, threading
+def work(initializer):
+    pool = allcores.get_context("fork").Pool(1, initializer)
+    for number in (1, 2):
+        print(pool.apply_async(tasks.read_input, (number,)).get(10), flush=True)
+        os.kill(pool._pool[0].pid, signal.SIGKILL)
+    pool.terminate()
+def later():
+    work(None)
+    work(tasks.nothing)
+    os._exit(0)
+threading.Thread(target=later).start()
+sys.stdin.readline()
+""", stdin=reading)
+        code, out, err = script.finish()
+        self.assertEqual((code, out, err), (0, "(1, '')\n(2, '')\n" * 2, ""))
 
 
 for_each_method(globals(), InTask, FromOutside, Initializers)

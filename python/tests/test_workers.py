@@ -17,7 +17,7 @@ import warnings
 import allcores
 import allcores.pool
 import tasks
-from support import PATIENCE, Case, alive, for_each_method, pids, run_script, stop
+from support import PATIENCE, Case, alive, engine_only, for_each_method, pids, run_script, stop
 
 
 class Workers(Case):
@@ -83,6 +83,13 @@ class Workers(Case):
             pool.close()
             pool.join()
             self.assertEqual([r.get(0) for r in results], [i * i for i in range(20)])
+
+    @engine_only
+    def test_replaced_workers_have_not_died(self):
+        pool = self.new_pool(2, maxtasksperchild=2)
+        for _ in range(3):
+            pool.map(abs, range(20), 1)
+        self.assertEqual(pool._core.stat()["deaths"], 0)
 
     def test_initializer_runs_in_every_worker(self):
         pool = self.new_pool(2, tasks.set_state, (1, "b"))

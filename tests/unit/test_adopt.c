@@ -21,6 +21,7 @@ enum behaviour {
 	LIVES_ON,		/* when it has left its seat */
 	RUNS_CALLS,		/* by ac_call_run */
 	LEAVES_WHEN_READY,
+	IS_GONE_AT_ONCE,	/* the first, reaped; somebody else holds its socket */
 	WAITS_FIRST,		/* before it takes: 15 when told to leave */
 };
 
@@ -31,6 +32,7 @@ static struct {
 	_Atomic int pids[64];
 	_Atomic unsigned worker_of[64];
 	_Atomic unsigned refuses_from;	/* start fails from so many starts on; 0: never */
+	_Atomic pid_t holder;		/* of the socket of the first one */
 	_Atomic unsigned waits[2];	/* that ended with: leave; there is work */
 	_Atomic unsigned units[100];	/* how often each was begun */
 } *seen;
@@ -126,6 +128,20 @@ static int serve(int fd)
 	return 0;
 }
 
+static pid_t start_one_that_is_gone(void)
+{
+	pid_t pid = fork();
+
+	while (pid == 0)
+		pause();
+	seen->holder = pid;
+	pid = fork();
+	if (pid == 0)
+		_exit(9);
+	waitpid(pid, NULL, 0);
+	return pid;
+}
+
 static pid_t start_worker(void *arg, unsigned worker, int fd)
 {
 	enum behaviour behaviour = seen->behaviour;
@@ -139,6 +155,8 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 		return -EPERM;
 	}
 	fflush(NULL);
+	if (behaviour == IS_GONE_AT_ONCE && !seen->starts++)
+		return start_one_that_is_gone();
 	pid = fork();
 	if (pid == 0) {
 		alarm(HANG_SECONDS);
@@ -350,6 +368,17 @@ static void test_adopt_death_is_told_and_replaced(void **state)
 	assert_int_equal(ac_pool_stat(pool, &stat, sizeof stat), 0);
 	assert_int_equal(stat.deaths, COUNT(ways));
 	assert_int_equal(stat.failed, COUNT(ways));
+}
+
+static void test_adopt_one_that_is_gone_at_once(void **state)
+{
+	(void)state;
+	seen->behaviour = IS_GONE_AT_ONCE;
+	open_adopting(1, 0, 0);
+	assert_serves();
+	assert_int_equal(ac_pool_close(pool), 0);
+	pool = NULL;
+	kill(seen->holder, SIGKILL);
 }
 
 static void test_adopt_idle_death_is_replaced(void **state)
@@ -683,6 +712,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_terminate_kills_them),
 		ADOPT_TEST(test_adopt_recycled),
 		ADOPT_TEST(test_adopt_death_is_told_and_replaced),
+		ADOPT_TEST(test_adopt_one_that_is_gone_at_once),
 		ADOPT_TEST(test_adopt_idle_death_is_replaced),
 		ADOPT_TEST(test_adopt_leaving_with_a_task_is_a_death),
 		ADOPT_TEST(test_adopt_time_limit_kills),

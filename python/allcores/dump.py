@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""What the workers of a pool are at: Pool.dump."""
+
+from __future__ import annotations
+
+import time
+
+from . import _core, stacks
+from .crew import Crew
+
+STATES = ("no process", "starting", "idle", "at work")
+STARTING, BUSY = 1, 3
+
+PATIENCE = 1.0  # seconds in which a worker that can write its stack has done so
+QUIET = 0.02  # seconds without another word: it has ended
+
+
+def describe_pool(core: _core.Pool, crew: Crew, size: int) -> str:
+    """Counts; then each worker, with its Python stack where it is at something."""
+    stat = core.stat()
+    counts = ", ".join(
+        f"{stat[name]} {name}" for name in ("waiting", "running", "done", "failed", "cancelled")
+    )
+    lines = [
+        f"{stat['submitted']} calls handed in: {counts}; workers that died: {stat['deaths']}"
+    ]
+    workers = [Worker(number, crew, *row) for number, row in enumerate(core.workers(size))]
+    asked = [worker.number for worker in workers if worker.is_at_something() and worker.ask()]
+    _await_stacks(crew.stacks, asked)
+    for worker in workers:
+        lines.append(worker.describe())
+        if worker.is_at_something():
+            lines += worker.stack(worker.number in asked)
+    return "\n".join(lines) + "\n"
+
+
+def _await_stacks(written: stacks.Stacks, workers: list[int]) -> None:
+    """Until each has written something, and no more than that."""
+    end = time.monotonic() + PATIENCE
+    before: list[str] = []
+    texts = [""] * len(workers)
+    while time.monotonic() < end and not (all(texts) and texts == before):
+        time.sleep(QUIET)
+        before, texts = texts, [written.peek(worker) for worker in workers]
+
+
+class Worker:
+    """One seat: its row in the engine's books, its process, its stacks."""
+
+    def __init__(
+        self, number: int, crew: Crew, state: int, pid: int, call: int, ns: int, text: str
+    ) -> None:
+        self.number = number
+        self._crew = crew
+        self._state = state
+        self._process = crew.processes[number] if number < len(crew.processes) else None
+        # One that has not sat down yet has not said who it is.
+        self._pid = pid or (state == STARTING and self._process and self._process.pid) or 0
+        self._call = call
+        self._ns = ns
+        self._text = text
+
+    def is_at_something(self) -> bool:
+        """Whether a stack would tell what."""
+        return self._state in (STARTING, BUSY) and self._pid > 0
+
+    def ask(self) -> bool:
+        """Have it write its stack. False: there will be none."""
+        self._crew.stacks.take(self.number)  # an answer that came too late for an earlier question
+        return self._crew.is_current(self.number, self._pid) and stacks.ask(self._pid)
+
+    def describe(self) -> str:
+        """One line."""
+        if not self._pid:
+            return f"worker {self.number}: {STATES[self._state]}"
+        named = self._process is not None and self._process.pid == self._pid
+        name = f"{self._process.name}, " if self._process and named else ""
+        line = f"worker {self.number}, {name}pid {self._pid}: {STATES[self._state]}"
+        if self._state == BUSY and self._call:
+            return f"{line} for {self._ns / 1e9:.1f} s, call {self._call}: {self._text or '?'}"
+        return f"{line}: {self._text}" if self._state == STARTING and self._text else line
+
+    def stack(self, was_asked: bool) -> list[str]:
+        """Lines; why there is none."""
+        text = self._crew.stacks.take(self.number) if was_asked else ""
+        if text:
+            return [f"  {line}" for line in stacks.of_tasks(text).splitlines()]
+        return [f"  no Python stack: {self._why_silent(was_asked)}"]
+
+    def _why_silent(self, was_asked: bool) -> str:
+        try:
+            with open(f"/proc/{self._pid}/stat") as file:
+                state = file.read().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return "it has ended"
+        if state in "Tt":
+            return "the process is stopped"
+        if state == "D":
+            return "the kernel does not let it go (uninterruptible sleep)"
+        return f"it did not answer within {PATIENCE:g} s" if was_asked else "it can't be asked"

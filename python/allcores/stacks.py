@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Python stacks of workers: written by faulthandler in the worker, read by the owner.
+
+A worker whose interpreter crashes, or that is asked to (SIGNAL), writes its stack to a file in
+memory that all workers of a pool share. Each has an area of its own there, and a position of
+its own, since it opens the file anew; what has been read is overwritten with zeros. Areas are
+sparse: what is not written takes no memory.
+
+Needs memfd and /proc (Linux). Elsewhere there are no stacks.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+import weakref
+
+AREA = 1 << 26  # bytes; no worker fills that in its life
+
+# One of those that no program uses by itself.
+SIGNAL = getattr(signal, "SIGRTMAX", 0) - 1
+
+_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
+
+MOST = 16384  # bytes of a stack that are shown
+
+
+class Stacks:
+    """The owner's side."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self._lock = threading.Lock()
+        try:
+            self.fd = os.memfd_create("allcores-stacks")
+        except (AttributeError, OSError):
+            return
+        self._close = weakref.finalize(self, os.close, self.fd)
+
+    def close(self) -> None:
+        """No more will be read."""
+        with self._lock:
+            if self.fd >= 0:
+                self._close()
+                self.fd = -1
+
+    def _pieces(self, worker: int) -> list[tuple[int, bytes]]:
+        """Where there is something in an area, zeros included."""
+        position, end = worker * AREA, (worker + 1) * AREA
+        pieces = []
+        while self.fd >= 0 and position < end:
+            try:
+                position = os.lseek(self.fd, position, os.SEEK_DATA)
+                hole = os.lseek(self.fd, position, os.SEEK_HOLE)
+            except OSError:  # nothing from here on
+                break
+            if position >= end:
+                break
+            length = min(hole, end) - position
+            pieces.append((position, os.pread(self.fd, length, position)))
+            position += length
+        return pieces
+
+    def peek(self, worker: int) -> str:
+        """What the worker in this seat, counted from 0, has written since the last take."""
+        with self._lock:
+            data = b"".join(data for _, data in self._pieces(worker))
+        return data.replace(b"\0", b"")[:MOST].decode(errors="replace")
+
+    def take(self, worker: int) -> str:
+        """The same, which is gone then."""
+        text = self.peek(worker)
+        if text:
+            with self._lock:
+                for position, data in self._pieces(worker):
+                    os.pwrite(self.fd, bytes(len(data)), position)
+        return text
+
+
+def of_crash(text: str) -> str | None:
+    """The stack that a crash left."""
+    _, found, crash = text.rpartition("Fatal Python error: ")
+    if not found:
+        return None
+    _, _, threads = crash.partition("\n")
+    threads, _, _ = threads.partition("\nExtension modules: ")
+    return of_tasks(threads) or None
+
+
+def of_tasks(text: str) -> str:
+    """Stacks without the frames by which a worker has come to its task."""
+    lines: list[str] = []
+    own = False
+    for line in text.strip().splitlines():
+        if not line.startswith("  File "):
+            own = False
+        elif line.startswith(f'  File "{_MAIN}"') and line.endswith(" in main"):
+            own = True
+            if lines and not lines[-1].startswith("  File "):
+                lines.append("  (a function that is not written in Python)")
+        if not own:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def write_to(fd: int, worker: int) -> None:
+    """In a worker: from now on write stacks there, where that is possible. Takes over fd."""
+    if fd < 0:
+        return
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        os.lseek(own, worker * AREA, os.SEEK_SET)
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+    faulthandler.enable(own)
+    faulthandler.register(SIGNAL, own)
+
+
+def ask(pid: int) -> bool:
+    """Have a worker write its stack. False: it can't hear, or would die of the question."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            status = dict(line.split(":", 1) for line in file)
+        if status["State"].split()[0] in "RS" and _has_bit(status["SigCgt"], SIGNAL - 1):
+            os.kill(pid, SIGNAL)
+            return True
+    except (OSError, ValueError, LookupError):
+        pass
+    return False
+
+
+def _has_bit(mask: str, bit: int) -> bool:
+    return bool(int(mask, 16) >> bit & 1)

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Results that were dropped before their calls had ended. Their failures are reported, as
+ * asyncio does for tasks: a program that only hands work in would never hear of them.
+ *
+ * Nobody waits for these calls. Who drops another one, or hands one in, looks at two of them on
+ * its way; the pool's end at all.
+ */
+#include "codec.h"
+#include "ext.h"
+
+struct dropped_call {
+	struct ac_task *task;
+	PyObject *function;
+};
+
+void report_unfetched(struct pool_object *pool, PyObject *error, PyObject *function)
+{
+	PyObject *type, *value, *traceback, *done = NULL;
+	bool forked = ac_pool_workers(pool->pool, NULL, 0) == AC_EFORK;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	if (error && !forked)
+		done = PyObject_CallFunctionObjArgs(pool->state->report, error,
+						    function ? function : Py_None, NULL);
+	if (PyErr_Occurred())
+		PyErr_WriteUnraisable(function);
+	Py_XDECREF(done);
+	Py_XDECREF(error);
+	PyErr_Restore(type, value, traceback);
+}
+
+/* A new reference: the exception, or NULL where there is none to tell of. */
+static PyObject *failure_of(struct pool_object *pool, const struct dropped_call *call)
+{
+	struct ac_outcome outcome;
+	bool failed = false;
+	int64_t elapsed;
+	const void *data;
+	PyObject *value;
+	size_t len;
+
+	if (ac_task_result(call->task, &data, &len) < 0) {
+		ac_task_outcome(call->task, &outcome);
+		value = explain_outcome(pool, &outcome, call->function);
+	} else if (response_failed(data, len)) {
+		value = decode_response(pool->state, data, len, &failed, &elapsed);
+	} else {
+		return NULL;
+	}
+	return value ? value : take_exception();
+}
+
+static void forget(struct dropped_call call)
+{
+	ac_task_free(call.task);
+	Py_DECREF(call.function);
+}
+
+/* Its end is told, if there is something to tell. Python code runs here, which may drop others. */
+static void settle(struct pool_object *pool, struct dropped_call call)
+{
+	PyObject *type, *value, *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	report_unfetched(pool, failure_of(pool, &call), call.function);
+	forget(call);
+	PyErr_Restore(type, value, traceback);
+}
+
+static bool make_room(struct dropped *dropped)
+{
+	size_t room = dropped->room ? 2 * dropped->room : 64;
+	struct dropped_call *calls;
+
+	if (dropped->count < dropped->room)
+		return true;
+	calls = PyMem_Realloc(dropped->calls, room * sizeof *calls);
+	if (!calls)
+		return false;
+	dropped->calls = calls;
+	dropped->room = room;
+	return true;
+}
+
+void dropped_add(struct pool_object *pool, struct ac_task *task, PyObject *function)
+{
+	struct dropped_call call = { task, Py_NewRef(function) };
+	int r = ac_task_ready(task);
+
+	if (r == 1)
+		settle(pool, call);
+	else if (r == 0 && make_room(&pool->dropped))
+		pool->dropped.calls[pool->dropped.count++] = call;
+	else
+		forget(call);
+	dropped_look(pool);
+}
+
+/* Whichever comes next. It is off the list before Python code can run. */
+static void look_at_next(struct pool_object *pool)
+{
+	struct dropped *dropped = &pool->dropped;
+	struct dropped_call call;
+	size_t i;
+	int r;
+
+	if (dropped->next >= dropped->count)
+		dropped->next = 0;
+	i = dropped->next;
+	call = dropped->calls[i];
+	r = ac_task_ready(call.task);
+	if (r == 0) {
+		dropped->next++;
+		return;
+	}
+	dropped->calls[i] = dropped->calls[--dropped->count];
+	if (r == 1)
+		settle(pool, call);
+	else
+		forget(call); /* in a forked child */
+}
+
+void dropped_look(struct pool_object *pool)
+{
+	for (int i = 0; i < 2 && pool->dropped.count; i++)
+		look_at_next(pool);
+}
+
+void dropped_look_at_all(struct pool_object *pool)
+{
+	pool->dropped.next = 0;
+	while (pool->dropped.next < pool->dropped.count)
+		look_at_next(pool);
+}
+
+int dropped_traverse(struct pool_object *pool, visitproc visit, void *arg)
+{
+	for (size_t i = 0; i < pool->dropped.count; i++)
+		Py_VISIT(pool->dropped.calls[i].function);
+	return 0;
+}
+
+void dropped_clear(struct pool_object *pool)
+{
+	struct dropped dropped = pool->dropped;
+
+	pool->dropped = (struct dropped){ 0 };
+	for (size_t i = 0; i < dropped.count; i++)
+		forget(dropped.calls[i]);
+	PyMem_Free(dropped.calls);
+}
