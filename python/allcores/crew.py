@@ -39,6 +39,11 @@ def _disown() -> None:
 os.register_at_fork(after_in_child=_disown)
 
 
+def _pid_of(process: BaseProcess) -> int:
+    """0: a custom context's process may have none."""
+    return getattr(process, "pid", None) or 0
+
+
 def _tie(fd: int, pid: int) -> None:
     """Let the process end with us from now on, and not only once it has taken its seat:
     what it imports before may take long. The flags are the open socket's, which it shares."""
@@ -94,9 +99,10 @@ class Crew:
         self._initargs = initargs
         # Workers have the mask of the thread that made the pool, whichever starts them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._noting = threading.Lock()  # what is taken from the stacks is in here
+        # What is taken from the stacks is in here. Reentrant: garbage may be collected at any time.
+        self._noting = threading.RLock()
         self._noted: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
-        self._ends: dict[int | None, End] = {}  # by pid, the oldest first
+        self._ends: dict[int, End] = {}  # by pid, the oldest first
         self._unreaped: list[End] = []
         self.processes: list[BaseProcess] = []
         self.stacks = stacks.Stacks()
@@ -137,7 +143,7 @@ class Crew:
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        pid = getattr(process, "pid", None) or 0
+        pid = _pid_of(process)
         if method != "fork" and pid:
             _tie(fd, pid)
         util.debug("added worker")
@@ -156,8 +162,9 @@ class Crew:
             self._noted.add(process)
             end = End(process, stacks.of_crash(self.stacks.take(worker)))
             self._unreaped.append(end)
-            self._ends.pop(process.pid, None)
-            self._ends[process.pid] = end
+            pid = _pid_of(process)
+            self._ends.pop(pid, None)
+            self._ends[pid] = end
             if len(self._ends) > ENDS_MOST:
                 del self._ends[next(iter(self._ends))]
 
@@ -211,7 +218,7 @@ class Crew:
     def _find(self, pid: int, worker: int) -> End | None:
         with self._noting:
             for process in self.processes:
-                if process.pid == pid and process not in self._noted:
+                if _pid_of(process) == pid and process not in self._noted:
                     return End(process, stacks.of_crash(self.stacks.peek(worker)))
             return self._ends.get(pid)
 

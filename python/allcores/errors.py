@@ -138,9 +138,14 @@ def describe(function: object) -> str | None:
     return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
+def is_news(error: BaseException) -> bool:
+    """Whether a failure should not go unheard: who cancelled it, or pressed Ctrl-C, knows."""
+    return isinstance(error, Exception) and not isinstance(error, TaskCancelled)
+
+
 def report_unfetched(error: BaseException, function: object) -> None:
     """Log the failure of a call whose result was dropped without a look at it."""
-    if isinstance(error, TaskCancelled):
+    if not is_news(error):
         return
     util.get_logger().error(
         "a call of %s failed, and nobody fetched its exception",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -176,8 +175,10 @@ class Source:
             if self._stopped or sys.is_finalizing():
                 return
             if not self.is_finished() and self._thread is None:
-                with contextlib.suppress(RuntimeError, MemoryError):  # then join reads it
+                try:
                     self._start_thread()
+                except (RuntimeError, MemoryError):
+                    pass  # then join reads it
 
     def stop(self) -> None:
         """The pool is terminated: read no more."""

@@ -11,7 +11,7 @@ from multiprocessing import ProcessError, TimeoutError, util
 
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks
-from .errors import TaskCancelled, WorkerDied, describe, report_unfetched
+from .errors import TaskCancelled, WorkerDied, describe, is_news
 from .waiting import in_slices
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -58,12 +58,6 @@ class SettledResult(AsyncResult):
         self._error_callback = error_callback
         self._success = False
         self._value: Any = None
-        self._fetched = False  # somebody has heard of its failure
-
-    def __del__(self) -> None:
-        failed = not self._success and self._value is not None and self._event.is_set()
-        if failed and not self._fetched and os.getpid() == self._pid:
-            report_unfetched(self._value, self._function)
 
     def ready(self) -> bool:
         """Whether the work has ended and its callback has returned."""
@@ -82,7 +76,7 @@ class SettledResult(AsyncResult):
         """Whether the work ended without an exception. ValueError before it has ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
-        self._fetched = True
+        self._unfetched = None
         return self._success
 
     def get(self, timeout: float | None = None) -> Any:
@@ -91,7 +85,7 @@ class SettledResult(AsyncResult):
             raise TimeoutError
         if self._success:
             return self._value
-        self._fetched = True
+        self._unfetched = None
         raise self._value
 
     def _settle(self, success: bool, value: Any) -> None:
@@ -99,7 +93,8 @@ class SettledResult(AsyncResult):
         self._value = value
         callback = self._callback if success else self._error_callback
         self._callback = self._error_callback = None
-        self._fetched = not success and callback is not None
+        if not success and not callback and is_news(value):
+            self._unfetched = (self._pid, value, self._function)
         if callback and not (not success and isinstance(value, TaskCancelled)):
             try:
                 callback(value)

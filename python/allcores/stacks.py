@@ -32,7 +32,7 @@ class Stacks:
 
     def __init__(self) -> None:
         self.fd = -1
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         try:
             self.fd = os.memfd_create("allcores-stacks")
         except (AttributeError, OSError):

@@ -66,7 +66,10 @@ def _set_up() -> None:
         signal.signal(signal.SIGINT, _leave_to_owner)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if _stdin:
-        sys.stdin = open(os.devnull, encoding="utf-8")
+        try:
+            sys.stdin = open(os.devnull, encoding="utf-8")
+        except OSError:
+            pass  # then it has none
     # What a task prints is out before its result is: the worker may be ended then.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)

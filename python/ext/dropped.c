@@ -14,20 +14,24 @@ struct dropped_call {
 	PyObject *function;
 };
 
-void report_unfetched(struct pool_object *pool, PyObject *error, PyObject *function)
+void report_failure(struct state *state, PyObject *error, PyObject *function)
 {
-	PyObject *type, *value, *traceback, *done = NULL;
-	bool forked = ac_pool_workers(pool->pool, NULL, 0) == AC_EFORK;
+	PyObject *type, *value, *traceback, *done;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	if (error && !forked)
-		done = PyObject_CallFunctionObjArgs(pool->state->report, error,
-						    function ? function : Py_None, NULL);
-	if (PyErr_Occurred())
+	done = PyObject_CallFunctionObjArgs(state->report, error, function ? function : Py_None,
+					    NULL);
+	if (!done)
 		PyErr_WriteUnraisable(function);
 	Py_XDECREF(done);
-	Py_XDECREF(error);
 	PyErr_Restore(type, value, traceback);
+}
+
+void report_unfetched(struct pool_object *pool, PyObject *error, PyObject *function)
+{
+	if (error && ac_pool_workers(pool->pool, NULL, 0) != AC_EFORK)
+		report_failure(pool->state, error, function);
+	Py_XDECREF(error);
 }
 
 /* A new reference: the exception, or NULL where there is none to tell of. */
@@ -42,6 +46,8 @@ static PyObject *failure_of(struct pool_object *pool, const struct dropped_call 
 
 	if (ac_task_result(call->task, &data, &len) < 0) {
 		ac_task_outcome(call->task, &outcome);
+		if (outcome.status == AC_ECANCELED)
+			return NULL;
 		value = explain_outcome(pool, &outcome, call->function);
 	} else if (response_failed(data, len)) {
 		value = decode_response(pool->state, data, len, &failed, &elapsed);

@@ -102,8 +102,9 @@ void dropped_look(struct pool_object *pool);
 void dropped_look_at_all(struct pool_object *pool);
 int dropped_traverse(struct pool_object *pool, visitproc visit, void *arg);
 void dropped_clear(struct pool_object *pool);
-/* Of a failure that nobody fetched: tell, once, in the pool's own process. Takes over error,
- * which may be NULL; an exception that is set stays set. */
+/* Of a failure that nobody fetched: log it. An exception that is set stays set. */
+void report_failure(struct state *state, PyObject *error, PyObject *function);
+/* The same in the pool's own process alone. Takes over error, which may be NULL. */
 void report_unfetched(struct pool_object *pool, PyObject *error, PyObject *function);
 
 /* The number that single calls go by: the meaning is in the message. */

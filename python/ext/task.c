@@ -6,6 +6,8 @@
 #include "task.h"
 
 #include <errno.h>
+#include <structmember.h>
+#include <unistd.h>
 
 #include "codec.h"
 
@@ -35,6 +37,7 @@ static int task_traverse(PyObject *object, visitproc visit, void *arg)
 	Py_VISIT(self->owner);
 	Py_VISIT(self->function);
 	Py_VISIT(self->value);
+	Py_VISIT(self->unfetched);
 	return 0;
 }
 
@@ -49,16 +52,29 @@ static int task_clear(PyObject *object)
 	Py_CLEAR(self->owner);
 	Py_CLEAR(self->function);
 	Py_CLEAR(self->value);
+	Py_CLEAR(self->unfetched);
 	return 0;
 }
 
-/* Nobody will ask for it any more. */
+static void tell_unfetched(PyObject *object, PyObject *unfetched)
+{
+	PyObject *pid = PyTuple_GET_ITEM(unfetched, 0);
+
+	if (PyLong_AsLong(pid) == getpid())
+		report_failure(state_of(object), PyTuple_GET_ITEM(unfetched, 1),
+			       PyTuple_GET_ITEM(unfetched, 2));
+}
+
+/* Nobody will ask for it any more. In C, since a signal handler that raises would cut short a
+ * __del__ of Python's. */
 static void task_finalize(PyObject *object)
 {
 	struct task_object *self = (struct task_object *)object;
 	struct ac_task *task = self->task;
 
-	if (self->settled) {
+	if (self->unfetched && PyTuple_Check(self->unfetched)) {
+		tell_unfetched(object, self->unfetched);
+	} else if (self->settled) {
 		if (self->failed && !self->fetched)
 			report_unfetched(self->pool, Py_XNewRef(self->value), self->function);
 	} else if (task) {
@@ -231,6 +247,12 @@ static PyObject *task_successful(PyObject *object, PyObject *unused)
 	return PyBool_FromLong(!self->failed);
 }
 
+static PyMemberDef task_members[] = {
+	{ "_unfetched", T_OBJECT, offsetof(struct task_object, unfetched), 0,
+	  "What is to be told when it is collected: (pid, exception, function), or None." },
+	{ 0 },
+};
+
 static PyMethodDef task_methods[] = {
 	{ "get", (PyCFunction)(void (*)(void))task_get, METH_VARARGS | METH_KEYWORDS,
 	  "get(timeout=None)\n\nThe value, or the exception, raised. TimeoutError after "
@@ -254,6 +276,7 @@ PyType_Spec task_spec = {
 		{ Py_tp_traverse, task_traverse },
 		{ Py_tp_clear, task_clear },
 		{ Py_tp_methods, task_methods },
+		{ Py_tp_members, task_members },
 		{ 0 },
 	},
 };
