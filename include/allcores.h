@@ -538,7 +538,8 @@ AC_API int ac_cpus(int leave);
  * copy than the one it hands to ac_worker_open. The pool watches the process but
  * does not reap it: its parent does. An error of start in ac_pool_open is returned
  * there, and start is not called again; workers started before end with the pool that
- * did not come about.
+ * did not come about. A process that has come to ac_worker_open although start fails then is
+ * taken for one whose pid is not known.
  *
  * Where the pid is not known, to be known later or only in another pid namespace,
  * start returns 0. Then the pool knows of the process's end by its descriptor alone:

@@ -124,6 +124,16 @@ void ac__seat_invite(struct ac__arena *arena, unsigned seat)
 	move_seat(arena, seat, AC__SEAT_INVITED, 0);
 }
 
+bool ac__seat_withdraw(struct ac__arena *arena, unsigned seat)
+{
+	ac__word *word = &arena->seats[seat].word;
+	uint64_t seen = atomic_load(word);
+
+	return ac__word_state(seen) == AC__SEAT_INVITED &&
+	       ac__word_swap(word, seen,
+			     ac__word_make(AC__SEAT_EMPTY, seat, ac__word_gen(seen) + 1));
+}
+
 void ac__seat_free(struct ac__arena *arena, unsigned seat)
 {
 	struct ac__seat_shm *row = &arena->seats[seat];

@@ -107,6 +107,8 @@ void ac__arena_close(struct ac__arena *arena);
 
 /* Seats: the owner's side. */
 void ac__seat_invite(struct ac__arena *arena, unsigned seat);
+/* False: it is too late, its process has come. */
+bool ac__seat_withdraw(struct ac__arena *arena, unsigned seat);
 /* After its process is gone and all that it held was dealt with. */
 void ac__seat_free(struct ac__arena *arena, unsigned seat);
 enum ac__seat_state ac__seat_state(struct ac__arena *arena, unsigned seat);

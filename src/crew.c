@@ -176,9 +176,10 @@ static int start_adopted(struct ac_pool *pool, unsigned seat, int process_end)
 	pid = pool->start(pool->start_arg, seat - 1, process_end);
 	ac__pool_lock(pool);
 	member->in_start = false;
-	if (pid < 0)
+	if (pid < 0 && ac__seat_withdraw(ac__pool_arena(pool), seat))
 		return pid;
-	member->pid = pid;
+	/* One that has come although start failed is there, and may have work. */
+	member->pid = AC__MAX(pid, 0);
 	watch_adopted(pool, seat);
 	if ((pool->terminated || member->doomed))
 		ac__crew_kill(pool, seat);

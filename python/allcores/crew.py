@@ -47,9 +47,12 @@ def _pid_of(process: BaseProcess) -> int:
 def _tie(fd: int, pid: int) -> None:
     """Let the process end with us from now on, and not only once it has taken its seat:
     what it imports before may take long. The flags are the open socket's, which it shares."""
-    fcntl.fcntl(fd, fcntl.F_SETOWN, pid)
-    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    except ProcessLookupError:
+        pass  # it has ended already
 
 
 # A result may be asked for long after its worker's death: of so many deaths is known more than
@@ -143,14 +146,14 @@ class Crew:
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        pid = _pid_of(process)
-        if method != "fork" and pid:
-            _tie(fd, pid)
-        util.debug("added worker")
         if worker < len(self.processes):
             self.processes[worker] = process
         else:
             self.processes.append(process)
+        pid = _pid_of(process)
+        if method != "fork" and pid:
+            _tie(fd, pid)
+        util.debug("added worker")
         self._unreaped = [end for end in self._unreaped if end.exitcode(0) is None]
         return pid
 

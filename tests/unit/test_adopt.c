@@ -21,6 +21,7 @@ enum behaviour {
 	LIVES_ON,		/* when it has left its seat */
 	RUNS_CALLS,		/* by ac_call_run */
 	LEAVES_WHEN_READY,
+	COMES_ALTHOUGH,		/* start says that the second one does not */
 	IS_GONE_AT_ONCE,	/* the first, reaped; somebody else holds its socket */
 	WAITS_FIRST,		/* before it takes: 15 when told to leave */
 };
@@ -33,6 +34,7 @@ static struct {
 	_Atomic unsigned worker_of[64];
 	_Atomic unsigned refuses_from;	/* start fails from so many starts on; 0: never */
 	_Atomic pid_t holder;		/* of the socket of the first one */
+	_Atomic bool looked_enough;
 	_Atomic unsigned waits[2];	/* that ended with: leave; there is work */
 	_Atomic unsigned units[100];	/* how often each was begun */
 } *seen;
@@ -169,6 +171,10 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 	n = seen->starts++;
 	seen->pids[n % 64] = pid;
 	seen->worker_of[n % 64] = worker;
+	if (behaviour == COMES_ALTHOUGH && n == 1) {
+		nap(100 * MS); /* it is there, and has been seen */
+		return -EPERM;
+	}
 	return without_pid ? 0 : pid;
 }
 
@@ -379,6 +385,35 @@ static void test_adopt_one_that_is_gone_at_once(void **state)
 	assert_int_equal(ac_pool_close(pool), 0);
 	pool = NULL;
 	kill(seen->holder, SIGKILL);
+}
+
+static void *look(void *arg)
+{
+	struct ac_worker_stat stat;
+
+	while (!seen->looked_enough)
+		ac_pool_workers(arg, &stat, 1);
+	return NULL;
+}
+
+static void test_adopt_one_that_comes_although(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	seen->behaviour = COMES_ALTHOUGH;
+	open_adopting(1, 0, 0);
+	assert_serves();
+	seen->looked_enough = false;
+	assert_int_equal(pthread_create(&thread, NULL, look, pool), 0);
+	kill(seen->pids[0], SIGKILL);
+	EVENTUALLY(seen->starts == 2);
+	assert_serves();
+	seen->looked_enough = true;
+	pthread_join(thread, NULL);
+	assert_int_equal(seen->starts, 2);
+	assert_int_equal(ac_pool_close(pool), 0);
+	pool = NULL;
 }
 
 static void test_adopt_idle_death_is_replaced(void **state)
@@ -713,6 +748,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_recycled),
 		ADOPT_TEST(test_adopt_death_is_told_and_replaced),
 		ADOPT_TEST(test_adopt_one_that_is_gone_at_once),
+		ADOPT_TEST(test_adopt_one_that_comes_although),
 		ADOPT_TEST(test_adopt_idle_death_is_replaced),
 		ADOPT_TEST(test_adopt_leaving_with_a_task_is_a_death),
 		ADOPT_TEST(test_adopt_time_limit_kills),
