@@ -12,7 +12,9 @@ ALLCORES_SOAK_SECONDS says for how long (20); ALLCORES_TEST_SEED, or --seed, rep
 choices, not the interleaving.
 """
 import faulthandler
+import logging
 import mmap
+import multiprocessing.util
 import os
 import random
 import signal
@@ -185,6 +187,8 @@ def prepare():
     """What is the whole program's."""
     warnings.simplefilter("ignore", ResourceWarning)  # pools are dropped on purpose
     warnings.simplefilter("ignore", DeprecationWarning)  # forks with threads, too
+    # Nor are failures that nobody fetches worth a page each.
+    multiprocessing.util.get_logger().addHandler(logging.NullHandler())
     faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)  # what is left is known by its process group

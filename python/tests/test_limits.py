@@ -140,7 +140,7 @@ use(pool)
 with no_descriptors():
     tell(attempt(lambda: pool.apply(tasks.die, ("kill",))))
     result = pool.apply_async(tasks.square, (3,))
-    tasks.touch(folder + "/go")
+    os.mkdir(folder + "/go")  # needs none
     tell(attempt(lambda: result.get(20)))
 end(pool)
 """)
