@@ -241,7 +241,17 @@ static int start_member(struct ac_pool *pool, unsigned seat)
 	return r;
 }
 
-/* A seat that could not be filled: wait if others work, give up if nobody does. */
+/* Those whose template is gone may never have been forked. */
+static bool is_any_on_its_way(struct ac_pool *pool)
+{
+	for (unsigned seat = 1; seat <= pool->workers; seat++)
+		if (pool->crew[seat].state == AC__MEMBER_STARTING &&
+		    !pool->crew[seat].orphaned)
+			return true;
+	return false;
+}
+
+/* A seat that could not be filled: wait if others work, or are about to; else give up. */
 static void note_bad_start(struct ac_pool *pool, const char *why)
 {
 	char text[AC_TEXT_SIZE];
@@ -251,7 +261,7 @@ static void note_bad_start(struct ac_pool *pool, const char *why)
 	pool->bad_starts++;
 	if (pool->bad_starts < BAD_STARTS_MOST)
 		return;
-	if (pool->present || pool->starting) {
+	if (pool->present || is_any_on_its_way(pool)) {
 		pool->retry_at = ac__sys_now() + RETRY_NS;
 		return;
 	}
