@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal as _signal
@@ -10,6 +11,23 @@ from multiprocessing import ProcessError, util
 from multiprocessing import TimeoutError as TimeoutError
 
 __all__ = ["BrokenPool", "StartError", "TaskCancelled", "WorkerDied"]
+
+
+_ADVICE = {
+    errno.EMFILE: "each worker needs about four descriptors: see ulimit -n",
+    errno.ENFILE: "the system has no descriptors left: see fs.file-max",
+    errno.EAGAIN: "no process or thread can be started: see ulimit -u, and the container's pids limit",
+    errno.EFBIG: "the memory of a pool is a file: see ulimit -f",
+    errno.EROFS: "there is no memfd_create, and no directory in which a file could be made: "
+    "$TMPDIR, /tmp, /var/tmp, /dev/shm",
+}
+
+
+def advise(error: BaseException) -> BaseException:
+    """Say what to do about a pool that can't be opened."""
+    if isinstance(error, OSError) and error.errno in _ADVICE:
+        error.add_note(f"allcores.Pool: {_ADVICE[error.errno]}")
+    return error
 
 
 class WorkerDied(ProcessError):
@@ -120,7 +138,7 @@ def from_code(code: int, name: str, text: str) -> BaseException:
         case "AC_ETIMEOUT":
             return TimeoutError(text)
         case "ENOMEM" | "AC_ETASK":  # the latter: no room for the exception itself
-            return MemoryError(text)
+            return MemoryError(text or "no memory for this call's argument or result")
     if name.startswith("AC_"):
         return BrokenPool(text)
     return OSError(-code, os.strerror(-code))

@@ -14,6 +14,7 @@ from types import FunctionType
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks, nominal_size
 from .crew import Crew
+from .errors import advise
 from .handler import Handler
 from .imap import IMapIterator, IMapUnorderedIterator, Source
 from .intake import Intake
@@ -117,7 +118,7 @@ class Pool:
             self._core = _core.Pool(processes, maxtasksperchild or 0, self._crew, AsyncResult)
         except BaseException as error:
             self._crew.stop()
-            raise (self._crew.failure or error) from None
+            raise advise(self._crew.failure or error) from None
         self._intake = Intake()
         self._handler = Handler(self._core, self._intake)
         self._cache = _Unfinished(self._core)

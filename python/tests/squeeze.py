@@ -48,9 +48,10 @@ def in_the_end(call):
 
 
 def tell(what):
-    """A line: the value, or an exception's type and words."""
+    """A line: the value, or an exception's type, words and notes."""
     if isinstance(what, BaseException):
-        what = f"{type(what).__name__}: {what}"
+        notes = getattr(what, "__notes__", [])
+        what = "; ".join([f"{type(what).__name__}: {what}", *notes])
     print(what, flush=True)
 
 

@@ -84,7 +84,7 @@ for left in range(0, 40, 1 if method == "fork" else 3):
         break
 tell(in_the_end(use_new))
 """)
-        refusals = ["OSError: .*Too many open files"]
+        refusals = ["OSError: .*Too many open files.*; .*ulimit -n"]
         if self.method == "forkserver":
             # The standard library's server ends when a client can't send it descriptors, and
             # is started anew by the first who comes when it is gone.
@@ -161,7 +161,7 @@ for most in (1, 3, 5, 7):
         tell(attempt(use_new))
 tell(in_the_end(use_new))
 """)
-        self.check_each(lines, "BlockingIOError: .*temporarily unavailable",
+        self.check_each(lines, "BlockingIOError: .*temporarily unavailable; .*ulimit -u",
                         "RuntimeError: can't start new thread", "StartError", *self.server_ends)
 
     def test_no_more_while_it_works(self):
@@ -337,7 +337,7 @@ for power in range(0, 30, 4):
         tell(attempt(use_new))
 tell(use_new())
 """)
-        self.check_each(lines, "OSError: .*File too large")
+        self.check_each(lines, "OSError: .*File too large; .*ulimit -f")
 
     def test_while_it_works(self):
         """The memory is no file that grows: neither owner nor worker meets it."""
@@ -465,7 +465,7 @@ for folder in folders:
     libc.umount(folder.encode())
 tell(use_new())
 """)
-        self.check_each(lines, "OSError: .*Read-only file system")
+        self.check_each(lines, "OSError: .*Read-only file system; .*TMPDIR")
 
 
 for_each_method(globals(), Descriptors, Processes, NoDevShm)
