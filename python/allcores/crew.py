@@ -46,11 +46,12 @@ def _pid_of(process: BaseProcess) -> int:
 
 def _tie(fd: int, pid: int) -> None:
     """Let the process end with us from now on, and not only once it has taken its seat:
-    what it imports before may take long. The flags are the open socket's, which it shares."""
+    what it imports before may take long. It does the same when it comes (ac_worker_open): the
+    flags are the open socket's, which it shares."""
     try:
         fcntl.fcntl(fd, fcntl.F_SETOWN, pid)
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     except ProcessLookupError:
         pass  # it has ended already
 

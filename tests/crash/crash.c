@@ -135,6 +135,21 @@ bool crash_await_death(pid_t pid, int64_t ns)
 	return true;
 }
 
+void crash_await_success(pid_t pid, int64_t ns)
+{
+	int64_t end = crash_now() + ns;
+	int status;
+	pid_t ended;
+
+	while ((ended = waitpid(pid, &status, WNOHANG)) == 0) {
+		if (crash_now() > end)
+			crash_fail(__FILE__, __LINE__, "process %d hangs", (int)pid);
+		crash_sleep(MS / 10);
+	}
+	CHECK_EQ(ended, pid);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int64_t crash_await_nobody(int64_t ns)
 {
 	int64_t start = crash_now();

@@ -95,6 +95,8 @@ char crash_state(pid_t pid);
 bool crash_lives(pid_t pid);
 /* Dead (or a zombie), within the time. */
 bool crash_await_death(pid_t pid, int64_t ns);
+/* A child of ours, which exits with 0 within the time, or the case fails. */
+void crash_await_success(pid_t pid, int64_t ns);
 /* This process has no child left within the time, or the case fails; with the kernel's leave
  * to adopt orphans (PR_SET_CHILD_SUBREAPER): nor has anybody below. How long that took. */
 int64_t crash_await_nobody(int64_t ns);

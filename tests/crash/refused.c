@@ -244,21 +244,6 @@ static void lead(struct trace *trace, struct run *run)
 	tracee_request(PTRACE_DETACH, trace->pid, 0, 0);
 }
 
-static void await_owner(void)
-{
-	int64_t end = crash_now() + RUN_NS;
-	int status;
-	pid_t pid;
-
-	while ((pid = waitpid(owner, &status, WNOHANG)) == 0) {
-		if (crash_now() > end)
-			crash_fail(__FILE__, __LINE__, "the owner hangs");
-		crash_sleep(MS / 10);
-	}
-	CHECK_EQ(pid, owner);
-	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 static void make_run(struct run *run)
 {
 	struct trace trace = { 0 };
@@ -268,7 +253,7 @@ static void make_run(struct run *run)
 	start = crash_now();
 	lead(&trace, run);
 	if (!(trace.pid == owner && trace.ended))
-		await_owner();
+		crash_await_success(owner, RUN_NS);
 	else
 		CHECK(WIFEXITED(trace.status) && WEXITSTATUS(trace.status) == 0);
 	crash_await_nobody(5 * SECOND);

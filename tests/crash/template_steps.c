@@ -153,28 +153,13 @@ static void start_template(struct trace *trace)
 	trace_born(trace, owner, say_go);
 }
 
-static void await_owner(void)
-{
-	int64_t end = crash_now() + DONE_NS;
-	int status;
-	pid_t pid;
-
-	while ((pid = waitpid(owner, &status, WNOHANG)) == 0) {
-		if (crash_now() > end)
-			crash_fail(__FILE__, __LINE__, "the owner hangs");
-		crash_sleep(MS / 10);
-	}
-	CHECK_EQ(pid, owner);
-	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 static void end_template(struct trace *trace, bool killed)
 {
 	int64_t took;
 
 	killed_at = crash_now();
 	trace_kill(trace);
-	await_owner();
+	crash_await_success(owner, DONE_NS);
 	crash_await_nobody(5 * SECOND);
 	took = crash_now() - killed_at;
 	if (killed)
