@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, final
 
 class _Crew(Protocol):
-    def start(self, worker: int, fd: int) -> int: ...
+    def start(self, worker: int, fd: int, request: int) -> int: ...
     def explain(
         self,
         status: int,

@@ -109,22 +109,30 @@ class Crew:
         self._ends: dict[int, End] = {}  # by pid, the oldest first
         self._unreaped: list[End] = []
         self.processes: list[BaseProcess] = []
+        self._requests: dict[int, int] = {}  # for which the process in a seat was started
         self.stacks = stacks.Stacks()
         self._kills = oom.read()
         self.failure: BaseException | None = None
         _crews.add(self)
 
-    def start(self, worker: int, fd: int) -> int:
-        """Bring up the process for seat number worker: its pid, 0 when it has none, or -errno."""
+    def start(self, worker: int, fd: int, request: int) -> int:
+        """Bring up the process for seat number worker: its pid, 0 when it has none, or -errno.
+
+        KeyboardInterrupt comes out, and it is asked again, for the same request.
+        """
         try:
             with _asking:
-                return self._start(worker, fd)
+                if self._requests.get(worker) != request:
+                    self._start(worker, fd, request)
+                return _pid_of(self.processes[worker])
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             self.failure = error
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EAGAIN
             return -code
 
-    def _start(self, worker: int, fd: int) -> int:
+    def _start(self, worker: int, fd: int, request: int) -> None:
         if worker < len(self.processes):
             self._note_end(worker)  # before its successor can write there
         seat = Seat(worker, fd, self.stacks.fd)
@@ -145,18 +153,14 @@ class Crew:
             plain = type(process).start is BaseProcess.start
             with forking(seat, early=plain and self._initializer is None):
                 process.start()
+            self.processes[worker:] = [process, *self.processes[worker + 1 :]]
+            self._requests[worker] = request
+            if method != "fork" and _pid_of(process):
+                _tie(fd, _pid_of(process))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if worker < len(self.processes):
-            self.processes[worker] = process
-        else:
-            self.processes.append(process)
-        pid = _pid_of(process)
-        if method != "fork" and pid:
-            _tie(fd, pid)
         util.debug("added worker")
         self._unreaped = [end for end in self._unreaped if end.exitcode(0) is None]
-        return pid
 
     def _note_end(self, worker: int) -> None:
         process = self.processes[worker]

@@ -13,6 +13,25 @@
 
 /* ---- workers ---- */
 
+#define INTERRUPTS_MOST 10
+
+/* A Ctrl-C must not cost the pool a worker: it comes out of the wait that this is part of. */
+static PyObject *ask_crew(PyObject *crew, unsigned worker, int fd)
+{
+	static unsigned long requests; /* under the GIL */
+	unsigned long request = ++requests;
+	unsigned interrupts = 0;
+	PyObject *pid;
+
+	while (!(pid = PyObject_CallMethod(crew, "start", "Iik", worker, fd, request)) &&
+	       PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) &&
+	       interrupts++ < INTERRUPTS_MOST)
+		PyErr_Clear();
+	if (interrupts)
+		PyErr_SetInterrupt();
+	return pid;
+}
+
 /* Called by the engine without its lock, from any thread of this process. */
 static pid_t start_worker(void *arg, unsigned worker, int fd)
 {
@@ -23,13 +42,12 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 
 	/* The thread may be on its way with an exception. */
 	PyErr_Fetch(&type, &value, &traceback);
-	pid = PyObject_CallMethod(crew, "start", "Ii", worker, fd);
+	pid = ask_crew(crew, worker, fd);
 	if (pid)
 		result = (pid_t)PyLong_AsLong(pid);
 	Py_XDECREF(pid);
 	if (PyErr_Occurred()) {
-		/* A signal handler's, that came before start's first line. */
-		PyObject *error = take_exception();
+		PyObject *error = take_exception(); /* a signal handler's */
 
 		if (PyObject_SetAttrString(crew, "failure", error) < 0)
 			PyErr_Clear();
@@ -99,8 +117,9 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 	}
 	opts.start_arg = crew;
 	r = ac_pool_open(&self->pool, &opts);
-	if (r < 0) {
+	if (PyErr_CheckSignals() == 0 && r < 0)
 		raise_code(self->state, r);
+	if (PyErr_Occurred()) {
 		Py_DECREF(self);
 		return NULL;
 	}

@@ -341,6 +341,39 @@ finally:
 
 
 @engine_only
+class WhileReplacing(Program, unittest.TestCase):
+    """A Ctrl-C that comes while the main thread is about to start a worker."""
+
+    method = "fork"
+
+    def test_comes_out_of_the_wait(self):
+        script = self.start("""
+def interrupted(*args, **kwds):
+    if threading.current_thread() is threading.main_thread():
+        pool._crew._make = make
+        signal.raise_signal(signal.SIGINT)
+    return make(*args, **kwds)
+pool = context.Pool(1, maxtasksperchild=1)
+make, pool._crew._make = pool._crew._make, interrupted
+stream = pool._core.stream()
+print(flush=True)
+try:
+    while pool._crew._make is interrupted:  # else the engine's helper was faster
+        stream.push_call(abs, (-1,), {})
+        while not stream.take(0):
+            pool._core.workers(1)
+    time.sleep(1)
+    print("never came")
+except KeyboardInterrupt:
+    print("came")
+stream.close()
+print(pool.apply(abs, (-2,)))
+pool.terminate()
+""")
+        out, err = self.finish(script, 0)
+        self.assertEqual((out, err), ("came\n2\n", ""))
+
+
 class AtEachCall(Program, unittest.TestCase):
     """Ctrl-C as each function begins that the owner's main thread enters: see interrupts.py.
 
