@@ -79,7 +79,10 @@ class End:
                 process.join() if timeout is None else process.join(timeout)
                 self._exitcode = process.exitcode
                 if self._exitcode is not None:
-                    self._process = None  # and its descriptor
+                    # Once more: it may have ended since, and multiprocessing lets go of one that
+                    # has been joined alone.
+                    process.join()
+                    self._process = None  # and its descriptors
         return self._exitcode
 
 
