@@ -123,6 +123,8 @@ def run_child(modules, text, first, journal, limit):
     It was started with -c, so that spawned workers have no main module to import.
     """
     faulthandler.register(DUMP, all_threads=True, chain=True)
+    # A shell starts what runs in the background with Ctrl-C ignored, which programs inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tests = load(modules, text)[first:]
     result = TapResult(Journal(journal), first, float(limit))
     unittest.TestSuite(tests).run(result)
