@@ -27,6 +27,9 @@ assert os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))' 
 root=$(mktemp -d) || exit 1
 trap 'rm -rf "$root"' EXIT
 unset PYTHONPATH
+# The build runs scripts from there, and a script imports what lies beside it: in a shared
+# temporary directory somebody's re.py comes before the standard library's.
+export TMPDIR=$root
 
 check() { # check NAME COMMAND...
 	local name=$1
