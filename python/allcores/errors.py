@@ -16,7 +16,8 @@ __all__ = ["BrokenPool", "StartError", "TaskCancelled", "WorkerDied"]
 _ADVICE = {
     errno.EMFILE: "each worker needs about four descriptors: see ulimit -n",
     errno.ENFILE: "the system has no descriptors left: see fs.file-max",
-    errno.EAGAIN: "no process or thread can be started: see ulimit -u, and the container's pids limit",
+    errno.EAGAIN: "no process or thread can be started: see ulimit -u, and the container's "
+    "pids limit",
     errno.EFBIG: "the memory of a pool is a file: see ulimit -f",
     errno.EROFS: "there is no memfd_create, and no directory in which a file could be made: "
     "$TMPDIR, /tmp, /var/tmp, /dev/shm",
@@ -145,15 +146,17 @@ def from_code(code: int, name: str, text: str) -> BaseException:
 
 
 def describe(function: object) -> str | None:
-    """What a call runs, as its user would name it."""
+    """What a call runs, as its user would name it. Not the repr of an object, which may raise, or
+    be as long as its data."""
     if function is None:
         return None
-    if isinstance(function, functools.partial):
-        return f"partial({describe(function.func)})"
-    name = getattr(function, "__qualname__", None)
-    if name is None:
-        return repr(function)
-    return f"{getattr(function, '__module__', None) or '?'}.{name}"
+    try:
+        if isinstance(function, functools.partial):
+            return f"partial({describe(function.func)})"
+        module: object = getattr(function, "__module__", None)
+        return f"{module or '?'}.{function.__qualname__}"  # type: ignore[attr-defined]
+    except Exception:  # nothing that has a name, or a strange __getattr__
+        return f"{describe(type(function))} object"
 
 
 def is_news(error: BaseException) -> bool:

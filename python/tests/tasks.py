@@ -142,6 +142,26 @@ class Counter:
         return 2 * x
 
 
+class Shy:
+    """Callable, and fails whoever asks what it is."""
+
+    def __call__(self, *args):
+        return args
+
+    def __repr__(self):
+        raise RuntimeError("not for you")
+
+    def __getattr__(self, name):
+        if name.startswith("__reduce"):
+            raise AttributeError(name)
+        raise RuntimeError("not for you, either")
+
+
+class ShyAndDeadly(Shy):
+    def __call__(self, *args):
+        die_of(signal.SIGKILL)
+
+
 # ---- errors ----
 
 class Trouble(Exception):

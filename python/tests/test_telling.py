@@ -89,6 +89,13 @@ class Deaths(Case):
         error = self.death(list, self.pool.imap_unordered(function, range(10), 4))
         self.assertEqual(error.items, range(4, 8))
 
+    def test_functions_without_a_name(self):
+        """By its type: not by its repr, which may fail, or be as long as its data."""
+        self.assertEqual(self.pool.apply(tasks.Shy(), (1,)), (1,))
+        function = functools.partial(tasks.ShyAndDeadly(), 1)
+        error = self.death(self.pool.map, function, range(2), 1)
+        self.assertIn("while it ran partial(tasks.ShyAndDeadly object)", str(error))
+
     def test_pickled(self):
         error = self.death(self.pool.map, functools.partial(tasks.die_of_segv_on, 0), range(3), 3)
         again = pickle.loads(pickle.dumps(error))
