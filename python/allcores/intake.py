@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .waiting import in_slices
+from .waiting import SLICE
 
 
 class Intake:
@@ -18,7 +18,7 @@ class Intake:
         self._lock = threading.RLock()
         self._condition = threading.Condition(self._lock)
         self._feeders: set[object] = set()
-        # C: unlike leave, it can't be entered and left by a signal handler's exception.
+        # C: unlike leave, it can't be cut short by a signal handler's exception.
         self.forget = self._feeders.discard
         self._shut: Callable[[], None] | None = None
         self._closed = False
@@ -63,12 +63,9 @@ class Intake:
             return list(self._feeders)
 
     def wait(self) -> None:
-        """Until nobody feeds any more."""
-        in_slices(self._wait)
-
-    def _wait(self, timeout: float | None) -> bool:
+        """Until nobody feeds any more. In slices in any thread, since one who left may have been
+        cut short before it told."""
         with self._lock:
-            if not self._condition.wait_for(lambda: not self._feeders, timeout):
-                return False
-            self._shut_if_empty()  # who has left may have been interrupted
-            return True
+            while not self._condition.wait_for(lambda: not self._feeders, SLICE):
+                pass
+            self._shut_if_empty()

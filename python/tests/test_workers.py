@@ -11,6 +11,7 @@ import multiprocessing
 import multiprocessing.pool
 import multiprocessing.process
 import pickle
+import threading
 import unittest
 import warnings
 
@@ -160,6 +161,21 @@ class Closing(Case):
     def test_join_needs_close_or_terminate(self):
         self.assertRaises(ValueError, self.pool.join)
         self.assertEqual(self.pool.apply(tasks.square, (2,)), 4)
+
+    @engine_only
+    def test_join_when_a_feeder_could_not_tell(self):
+        """A signal handler's exception has ended it between leaving and telling."""
+        pool = self.new_pool(1)
+        feeder = object()
+        pool._intake.enter(feeder)
+        pool.close()
+        joining = threading.Thread(target=pool.join, daemon=True)
+        joining.start()
+        joining.join(0.2)
+        self.assertTrue(joining.is_alive())
+        pool._intake.forget(feeder)
+        joining.join(PATIENCE)
+        self.assertFalse(joining.is_alive())
 
     def test_workers_end(self):
         for end in ("close", "terminate"):
