@@ -14,7 +14,7 @@ struct dropped_call {
 	PyObject *function;
 };
 
-void report_failure(struct state *state, PyObject *error, PyObject *function)
+void report_unfetched(struct state *state, PyObject *error, PyObject *function)
 {
 	PyObject *type, *value, *traceback, *done;
 
@@ -25,13 +25,6 @@ void report_failure(struct state *state, PyObject *error, PyObject *function)
 		PyErr_WriteUnraisable(function);
 	Py_XDECREF(done);
 	PyErr_Restore(type, value, traceback);
-}
-
-void report_unfetched(struct pool_object *pool, PyObject *error, PyObject *function)
-{
-	if (error && ac_pool_workers(pool->pool, NULL, 0) != AC_EFORK)
-		report_failure(pool->state, error, function);
-	Py_XDECREF(error);
 }
 
 /* A new reference: the exception, or NULL where there is none to tell of. */
@@ -63,13 +56,22 @@ static void forget(struct dropped_call call)
 	Py_DECREF(call.function);
 }
 
+/* In a forked child it is its parent's to tell. */
+static bool is_ours(struct pool_object *pool)
+{
+	return ac_pool_workers(pool->pool, NULL, 0) != AC_EFORK;
+}
+
 /* Its end is told, if there is something to tell. Python code runs here, which may drop others. */
 static void settle(struct pool_object *pool, struct dropped_call call)
 {
-	PyObject *type, *value, *traceback;
+	PyObject *type, *value, *traceback, *error;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	report_unfetched(pool, failure_of(pool, &call), call.function);
+	error = is_ours(pool) ? failure_of(pool, &call) : NULL;
+	if (error)
+		report_unfetched(pool->state, error, call.function);
+	Py_XDECREF(error);
 	forget(call);
 	PyErr_Restore(type, value, traceback);
 }
@@ -89,42 +91,49 @@ static bool make_room(struct dropped *dropped)
 	return true;
 }
 
-void dropped_add(struct pool_object *pool, struct ac_task *task, PyObject *function)
+/* Back to its place, or where there is one now. */
+static void keep(struct dropped *dropped, struct dropped_call call)
 {
-	struct dropped_call call = { task, Py_NewRef(function) };
-	int r = ac_task_ready(task);
+	if (!make_room(dropped)) {
+		forget(call);
+		return;
+	}
+	if (dropped->next > dropped->count)
+		dropped->next = dropped->count;
+	dropped->calls[dropped->count++] = dropped->calls[dropped->next];
+	dropped->calls[dropped->next++] = call;
+}
+
+/* A look at a task may start workers, and so run Python code, which may come here: what is looked at
+ * is not on the list. */
+static void look_at(struct pool_object *pool, struct dropped_call call)
+{
+	int r = ac_task_ready(call.task);
 
 	if (r == 1)
 		settle(pool, call);
-	else if (r == 0 && make_room(&pool->dropped))
-		pool->dropped.calls[pool->dropped.count++] = call;
+	else if (r == 0)
+		keep(&pool->dropped, call);
 	else
-		forget(call);
+		forget(call); /* in a forked child */
+}
+
+void dropped_add(struct pool_object *pool, struct ac_task *task, PyObject *function)
+{
+	look_at(pool, (struct dropped_call){ task, Py_NewRef(function) });
 	dropped_look(pool);
 }
 
-/* Whichever comes next. It is off the list before Python code can run. */
 static void look_at_next(struct pool_object *pool)
 {
 	struct dropped *dropped = &pool->dropped;
 	struct dropped_call call;
-	size_t i;
-	int r;
 
 	if (dropped->next >= dropped->count)
 		dropped->next = 0;
-	i = dropped->next;
-	call = dropped->calls[i];
-	r = ac_task_ready(call.task);
-	if (r == 0) {
-		dropped->next++;
-		return;
-	}
-	dropped->calls[i] = dropped->calls[--dropped->count];
-	if (r == 1)
-		settle(pool, call);
-	else
-		forget(call); /* in a forked child */
+	call = dropped->calls[dropped->next];
+	dropped->calls[dropped->next] = dropped->calls[--dropped->count];
+	look_at(pool, call);
 }
 
 void dropped_look(struct pool_object *pool)

@@ -103,9 +103,7 @@ void dropped_look_at_all(struct pool_object *pool);
 int dropped_traverse(struct pool_object *pool, visitproc visit, void *arg);
 void dropped_clear(struct pool_object *pool);
 /* Of a failure that nobody fetched: log it. An exception that is set stays set. */
-void report_failure(struct state *state, PyObject *error, PyObject *function);
-/* The same in the pool's own process alone. Takes over error, which may be NULL. */
-void report_unfetched(struct pool_object *pool, PyObject *error, PyObject *function);
+void report_unfetched(struct state *state, PyObject *error, PyObject *function);
 
 /* The number that single calls go by: the meaning is in the message. */
 #define ANY_CALL ((ac_call_fn *)1)

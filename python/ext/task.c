@@ -56,13 +56,14 @@ static int task_clear(PyObject *object)
 	return 0;
 }
 
+/* In a forked child it is its parent's to tell. */
 static void tell_unfetched(PyObject *object, PyObject *unfetched)
 {
 	PyObject *pid = PyTuple_GET_ITEM(unfetched, 0);
 
 	if (PyLong_AsLong(pid) == getpid())
-		report_failure(state_of(object), PyTuple_GET_ITEM(unfetched, 1),
-			       PyTuple_GET_ITEM(unfetched, 2));
+		report_unfetched(state_of(object), PyTuple_GET_ITEM(unfetched, 1),
+				 PyTuple_GET_ITEM(unfetched, 2));
 }
 
 /* Nobody will ask for it any more. In C, since a signal handler that raises would cut short a
@@ -74,10 +75,7 @@ static void task_finalize(PyObject *object)
 
 	if (self->unfetched && PyTuple_Check(self->unfetched)) {
 		tell_unfetched(object, self->unfetched);
-	} else if (self->settled) {
-		if (self->failed && !self->fetched)
-			report_unfetched(self->pool, Py_XNewRef(self->value), self->function);
-	} else if (task) {
+	} else if (task && !self->settled) {
 		self->task = NULL;
 		dropped_add(self->pool, task, self->function);
 	}
@@ -95,6 +93,15 @@ static void task_dealloc(PyObject *object)
 
 /* ---- settling ---- */
 
+/* Without memory for it nobody will hear of it. */
+static void note_unfetched(struct task_object *self)
+{
+	self->unfetched = Py_BuildValue("(iOO)", (int)getpid(), self->value,
+					self->function ? self->function : Py_None);
+	if (!self->unfetched)
+		PyErr_Clear();
+}
+
 void task_settle(struct task_object *self, PyObject *value, bool failed)
 {
 	if (!value) {
@@ -108,13 +115,14 @@ void task_settle(struct task_object *self, PyObject *value, bool failed)
 	self->value = value;
 	self->failed = failed;
 	self->settled = true;
+	if (failed)
+		note_unfetched(self);
 	if (!self->waiting) {
 		ac_task_free(self->task);
 		self->task = NULL;
 	}
 	Py_CLEAR(self->owner);
-	if (!failed)
-		Py_CLEAR(self->function);
+	Py_CLEAR(self->function);
 }
 
 static PyObject *failure_of(struct task_object *self)
@@ -210,7 +218,7 @@ static PyObject *task_get(PyObject *object, PyObject *args, PyObject *kwds)
 	}
 	if (!self->failed)
 		return Py_NewRef(self->value);
-	self->fetched = true;
+	Py_CLEAR(self->unfetched);
 	PyErr_SetObject((PyObject *)Py_TYPE(self->value), self->value);
 	return NULL;
 }
@@ -243,7 +251,7 @@ static PyObject *task_successful(PyObject *object, PyObject *unused)
 		return NULL;
 	if (r == 0)
 		return PyErr_Format(PyExc_ValueError, "%R not ready", object);
-	self->fetched = true;
+	Py_CLEAR(self->unfetched);
 	return PyBool_FromLong(!self->failed);
 }
 

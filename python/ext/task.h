@@ -14,10 +14,7 @@ struct task_object {
 	PyObject *function;	/* named when its worker dies */
 	PyObject *value;	/* or the exception */
 	bool settled, failed;
-	bool fetched;		/* somebody has heard of its failure */
-	/* Of a subclass that has no task: (pid of its process, exception, function) of a failure
-	 * that nobody has heard of. */
-	PyObject *unfetched;
+	PyObject *unfetched;	/* (pid, exception, function) of a failure that nobody has heard of */
 	unsigned waiting;	/* threads that are in a call with task */
 };
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What is told of a worker's death, of failures that nobody fetches, of workers at work."""
 import contextlib
+import errno
 import functools
 import gc
 import io
@@ -181,6 +182,33 @@ class Unfetched(Case):
             pool.starmap_async(tasks.note_and_wait, [(self.notes, self.path("never"))])
             self.wait_until(self.read_notes)
             pool.terminate()
+
+    def test_dropped_while_a_worker_is_replaced(self):
+        """Which may happen in a look at what was dropped before."""
+        pool = self.new_pool(2)
+        start, starts = pool._crew.start, []
+
+        def start_and_drop(*args):
+            starts.append(args)
+            for _ in range(300):
+                pool.apply_async(tasks.same, (1,))
+            return start(*args) if len(starts) % 4 == 0 else -errno.EAGAIN
+
+        pool._crew.start = start_and_drop
+        with self.assertLogs(LOGGER, "ERROR"):  # of the calls that were killed
+            LOGGER.error("perhaps none")
+            for _ in range(10):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pids(pool)[0], signal.SIGKILL)
+                for _ in range(3000):
+                    pool.apply_async(tasks.same, (1,))
+            pool._crew.start = start
+            pool.close()
+            pool.join()
+        counts = pool._core.stat()
+        self.assertEqual(counts["submitted"], counts["done"] + counts["failed"])
+        self.assertEqual(counts["submitted"], 300 * len(starts) + 30000)
+        self.assertEqual(pool._core.dropped, 0)
 
     def test_many_dropped_are_not_kept(self):
         """Their results are let go of while the pool goes on."""
