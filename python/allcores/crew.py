@@ -108,7 +108,7 @@ class Crew:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         # What is taken from the stacks is in here. Reentrant: garbage may be collected at any time.
         self._noting = threading.RLock()
-        self._noted: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+        self._noted: set[int] = set()  # seats whose process has ended and is in what follows
         self._ends: dict[int, End] = {}  # by pid, the oldest first
         self._unreaped: list[End] = []
         self.processes: list[BaseProcess] = []
@@ -156,7 +156,8 @@ class Crew:
             plain = type(process).start is BaseProcess.start
             with forking(seat, early=plain and self._initializer is None):
                 process.start()
-            self.processes[worker:] = [process, *self.processes[worker + 1 :]]
+            self.processes[worker : worker + 1] = [process]
+            self._noted.discard(worker)
             self._requests[worker] = request
             if method != "fork" and _pid_of(process):
                 _tie(fd, _pid_of(process))
@@ -168,9 +169,9 @@ class Crew:
     def _note_end(self, worker: int) -> None:
         process = self.processes[worker]
         with self._noting:
-            if process in self._noted:  # an attempt to replace it has failed
+            if worker in self._noted:  # an attempt to replace it has failed
                 return
-            self._noted.add(process)
+            self._noted.add(worker)
             end = End(process, stacks.of_crash(self.stacks.take(worker)))
             self._unreaped.append(end)
             pid = _pid_of(process)
@@ -228,8 +229,9 @@ class Crew:
 
     def _find(self, pid: int, worker: int) -> End | None:
         with self._noting:
-            for process in self.processes:
-                if _pid_of(process) == pid and process not in self._noted:
+            if worker < len(self.processes) and worker not in self._noted:
+                process = self.processes[worker]
+                if _pid_of(process) == pid:
                     return End(process, stacks.of_crash(self.stacks.peek(worker)))
             return self._ends.get(pid)
 

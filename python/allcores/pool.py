@@ -22,9 +22,11 @@ from .results import AsyncResult, CallResult, MapResult, run_given
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
 
     from .results import Callback
+
+    _Returned = TypeVar("_Returned")
 
 __all__ = ["Pool", "ThreadPool"]
 
@@ -271,25 +273,19 @@ class Pool:
         if not items:
             return []
         if chunksize is not None:
-            return self._map_given(func, items, star, chunksize)
+            size = chunksize
+            return self._feed(object(), lambda: run_given(self._core, func, items, star, size))
         result = self._make_map(func, items, star, chunksize)
         self._cache.add(result)
-        try:
-            self._intake.enter(result)
-            result.run(self._core)
-        finally:
-            self._intake.forget(result)
-            self._intake.leave(result)
+        self._feed(result, lambda: result.run(self._core))
         self._remember(func, result)
         return result.get()  # type: ignore[no-any-return]
 
-    def _map_given(
-        self, func: Callable[..., Any], items: Sequence[Any], star: bool, chunksize: int
-    ) -> list[Any]:
-        feeder = object()
+    def _feed(self, feeder: object, run: Callable[[], _Returned]) -> _Returned:
+        """run(), which goes on handing in work also after the pool is closed."""
         try:
             self._intake.enter(feeder)
-            return run_given(self._core, func, items, star, chunksize)
+            return run()
         finally:
             self._intake.forget(feeder)
             self._intake.leave(feeder)
