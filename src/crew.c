@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include "door.h"
 
@@ -36,52 +35,6 @@
 #define READY_NS (INT64_C(600) * 1000000000)
 
 static void lose_template(struct ac_pool *pool);
-
-/* ---- how a process ended ---- */
-
-/* status as of waitpid, or unknown. */
-static void describe_end(struct ac__ending *ending, bool known, int status,
-			 uint64_t peak_rss)
-{
-	ending->status = AC_EDIED;
-	ending->exit_code = -1;
-	ending->peak_rss = known ? peak_rss : 0;
-	if (!known) {
-		snprintf(ending->text, sizeof ending->text,
-			 "its worker ended; how is not known");
-	} else if (WIFSIGNALED(status)) {
-		ending->signal = WTERMSIG(status);
-		snprintf(ending->text, sizeof ending->text,
-			 "its worker was killed by signal %d (%s)%s",
-			 ending->signal, strsignal(ending->signal),
-			 WCOREDUMP(status) ? ", core dumped" : "");
-	} else {
-		ending->exit_code = WEXITSTATUS(status);
-		snprintf(ending->text, sizeof ending->text,
-			 "its worker exited with code %d", ending->exit_code);
-	}
-}
-
-static bool peek_status(pid_t pid, int *status, uint64_t *peak_rss)
-{
-	siginfo_t info = { 0 };
-
-	/* Its parent reaps it, who may be this process: only look. */
-	if (pid <= 0 || ac__sys_peek_child(pid, &info, peak_rss) < 0 || !info.si_pid)
-		return false;
-	*status = info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 :
-					       info.si_status;
-	return true;
-}
-
-/* While it has not been reaped its pid is nobody else's. */
-static bool is_living_child(pid_t pid)
-{
-	siginfo_t info = { 0 };
-	uint64_t peak_rss;
-
-	return pid > 0 && ac__sys_peek_child(pid, &info, &peak_rss) == 0 && !info.si_pid;
-}
 
 /* ---- watching ---- */
 
@@ -437,7 +390,7 @@ static void attend_template(struct ac_pool *pool)
 		    pool->crew[event.seat].state == AC__MEMBER_ABSENT)
 			continue;
 		if (event.pid)
-			describe_end(&ending, true, event.status, event.peak_rss);
+			ac__ending_died(&ending, event.status, event.peak_rss);
 		else
 			snprintf(ending.text, sizeof ending.text, "%s",
 				 ac_strerror(event.status));
@@ -461,17 +414,6 @@ static bool has_left(struct ac_pool *pool, struct ac__member *member)
 	return now - member->left_at >= LOOK_NS;
 }
 
-/* Its parent may have reaped it before there was a pidfd; and a process that was forked by
- * others while it was started may hold a copy of its socket, which then has no end. */
-static bool is_gone(pid_t pid)
-{
-	uint64_t peak_rss;
-	int status;
-
-	return pid > 0 && (peek_status(pid, &status, &peak_rss) ||
-			   (kill(pid, 0) < 0 && errno == ESRCH));
-}
-
 /* A tag may be old: the lock was given up since, and somebody else has seen to it. */
 static bool has_ended(struct ac_pool *pool, struct ac__member *member)
 {
@@ -479,22 +421,20 @@ static bool has_ended(struct ac_pool *pool, struct ac__member *member)
 		return false;
 	if (member->pidfd >= 0 && ac__sys_poll(member->pidfd, 0) == 0)
 		return true;
+	/* Its parent may have reaped it before there was a pidfd; and a process that others forked
+	 * while it was started may hold a copy of its socket, which then has no end. */
 	if (ac__sys_poll(member->door.owner_end, 0) != 0)
-		return member->pidfd < 0 && is_gone(member->pid);
+		return member->pidfd < 0 && ac__is_gone(member->pid);
 	return member->pidfd < 0 || has_left(pool, member);
 }
 
 static void attend_member(struct ac_pool *pool, unsigned seat)
 {
 	struct ac__ending ending = { 0 };
-	uint64_t peak_rss = 0;
-	int status = 0;
-	bool known;
 
 	if (seat > pool->workers || !has_ended(pool, &pool->crew[seat]))
 		return;
-	known = peek_status(pool->crew[seat].pid, &status, &peak_rss);
-	describe_end(&ending, known, status, peak_rss);
+	ac__ending_ask(&ending, pool->crew[seat].pid);
 	bury(pool, seat, &ending);
 }
 
@@ -571,7 +511,7 @@ void ac__crew_kill(struct ac_pool *pool, unsigned seat)
 	 * we still see its end. One that has not armed it yet finds the byte. */
 	if (ac__sys_send(member->door.owner_end, "", 1, -1) < 0)
 		ac__sys_end_sending(member->door.owner_end); /* the same to it, and needs no memory */
-	if (is_living_child(member->pid))
+	if (ac__is_living_child(member->pid))
 		kill(member->pid, SIGKILL);
 }
 

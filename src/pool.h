@@ -17,21 +17,12 @@
 
 #include "block.h"
 #include "door.h"
+#include "ending.h"
 #include "forkguard.h"
 #include "ring.h"
 #include "template.h"
 
 struct ac_pool;
-
-/* How a piece of work ended. */
-struct ac__ending {
-	int status, value, signal, exit_code;
-	pid_t pid;
-	unsigned seat;		/* 0: no worker had it */
-	int64_t ran_ns;		/* as in struct ac_outcome */
-	uint64_t peak_rss;
-	char text[AC_TEXT_SIZE];
-};
 
 /*
  * A job: what was handed in and is not over. It is cut into pieces, each of

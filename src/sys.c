@@ -14,25 +14,19 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
+#include "sys_fault.h"
 
 /* ---- faults ---- */
 
@@ -41,6 +35,8 @@ static struct {
 	_Atomic unsigned calls, from, times;
 	_Atomic int err;
 } faults[AC__SYS_CALL_COUNT];
+
+void (*ac__step_hook)(void);
 
 void ac__fault_disarm(void)
 {
@@ -55,14 +51,12 @@ void ac__fault_arm(enum ac__sys_call call, unsigned nth, unsigned times, int err
 	faults[call].err = err;
 }
 
-void (*ac__step_hook)(void);
-
 unsigned ac__fault_calls(enum ac__sys_call call)
 {
 	return faults[call].calls;
 }
 
-static int fault(enum ac__sys_call call)
+int ac__fault(enum ac__sys_call call)
 {
 	unsigned n = ++faults[call].calls;
 	unsigned from = faults[call].from;
@@ -70,21 +64,7 @@ static int fault(enum ac__sys_call call)
 	return from && n >= from && n - from < faults[call].times ?
 		       -faults[call].err : 0;
 }
-#else
-#define fault(call) 0
 #endif
-
-#define RETURN_FAULT(call)                       \
-	do {                                     \
-		int failure_ = fault(call);      \
-		if (failure_)                    \
-			return failure_;         \
-	} while (0)
-
-static int checked(long result)
-{
-	return result < 0 ? -errno : (int)result;
-}
 
 /* ---- time, processors ---- */
 
@@ -129,213 +109,6 @@ static struct timespec timespec_of(int64_t ns)
 {
 	return (struct timespec){ .tv_sec = ns / 1000000000,
 				  .tv_nsec = ns % 1000000000 };
-}
-
-/* ---- memory ---- */
-
-void *ac__sys_calloc(size_t n, size_t size)
-{
-	return fault(AC__SYS_MALLOC) ? NULL : calloc(n, size);
-}
-
-static int open_memfd(void)
-{
-	int fd;
-
-	RETURN_FAULT(AC__SYS_MEMFD);
-	fd = memfd_create("allcores",
-			  MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-	/* Kernels before 6.3 don't know the last flag. */
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("allcores", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	return checked(fd);
-}
-
-static int resize_file(int fd, uint64_t size)
-{
-	RETURN_FAULT(AC__SYS_RESIZE);
-	return checked(ftruncate(fd, (off_t)size));
-}
-
-static int seal_file(int fd)
-{
-	RETURN_FAULT(AC__SYS_SEAL);
-	return checked(fcntl(fd, F_ADD_SEALS,
-			     F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
-}
-
-/* Some kernels have memfd_create only half: all three steps must work. */
-static int sealed_memfd(uint64_t size)
-{
-	int fd = open_memfd();
-	int r;
-
-	if (fd < 0)
-		return fd;
-	r = resize_file(fd, size);
-	if (r == 0)
-		r = seal_file(fd);
-	if (r < 0) {
-		ac__sys_close(fd);
-		return r;
-	}
-	return fd;
-}
-
-static int unlinked_file(const char *dir)
-{
-	char path[256];
-	int fd;
-
-	RETURN_FAULT(AC__SYS_TMPFILE);
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
-	if (fd >= 0)
-		return fd;
-	if (snprintf(path, sizeof path, "%s/allcores-XXXXXX", dir) >=
-	    (int)sizeof path)
-		return -ENAMETOOLONG;
-	fd = mkostemp(path, O_CLOEXEC);
-	if (fd >= 0)
-		unlink(path);
-	return checked(fd);
-}
-
-static int any_unlinked_file(void)
-{
-	const char *dirs[] = { getenv("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm" };
-	int fd = -ENOENT;
-
-	for (size_t i = 0; fd < 0 && i < sizeof dirs / sizeof *dirs; i++)
-		if (dirs[i] && *dirs[i])
-			fd = unlinked_file(dirs[i]);
-	return fd;
-}
-
-int ac__sys_memory(uint64_t size, bool *sealed)
-{
-	int fd = sealed_memfd(size);
-
-	*sealed = fd >= 0;
-	if (fd == -EMFILE || fd == -ENFILE)
-		return fd;
-	return fd >= 0 ? fd : any_unlinked_file();
-}
-
-int ac__sys_preallocate(int fd, uint64_t offset, uint64_t len)
-{
-	int r;
-
-	RETURN_FAULT(AC__SYS_PREALLOCATE);
-	/* Growing beyond the limit would raise SIGXFSZ. */
-	if (offset + len > ac__sys_file_limit())
-		return -EFBIG;
-	do /* some kernels' tmpfs gives up when a signal comes */
-		r = posix_fallocate(fd, (off_t)offset, (off_t)len);
-	while (r == EINTR);
-	return -r;
-}
-
-uint64_t ac__sys_file_size(int fd)
-{
-	struct stat file;
-
-	return fstat(fd, &file) < 0 ? 0 : (uint64_t)file.st_size;
-}
-
-uint64_t ac__sys_file_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_FSIZE, &limit) < 0 ||
-	    limit.rlim_cur == RLIM_INFINITY)
-		return INT64_MAX;
-	return limit.rlim_cur;
-}
-
-int ac__sys_map(void **address, int fd, uint64_t offset, size_t len)
-{
-	void *p;
-
-	RETURN_FAULT(AC__SYS_MAP);
-	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-		 fd, (off_t)offset);
-	if (p == MAP_FAILED)
-		return -errno;
-	/* A core dump of a huge sparse mapping would take for ever. */
-	madvise(p, len, MADV_DONTDUMP);
-	*address = p;
-	return 0;
-}
-
-int ac__sys_map_private(void *address, int fd, uint64_t offset, size_t len)
-{
-	void *p = mmap(address, len, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-		       (off_t)offset);
-
-	if (p == MAP_FAILED)
-		return -errno;
-	madvise(p, len, MADV_DONTDUMP); /* a new mapping knows nothing of the old one's */
-	return 0;
-}
-
-void ac__sys_unmap(void *address, size_t len)
-{
-	munmap(address, len);
-}
-
-void ac__sys_punch(int fd, uint64_t offset, uint64_t len)
-{
-	fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		  (off_t)offset, (off_t)len);
-}
-
-size_t ac__sys_page(void)
-{
-	return (size_t)sysconf(_SC_PAGESIZE);
-}
-
-#define SHED_FROM (UINT64_C(4) << 20)
-#define SANITIZER_FROM (UINT64_C(1) << 40) /* its shadow, which comes before what it shadows */
-#define LARGE_PROCESS_KB 65536 /* below this, looking costs more than it saves */
-
-static bool holds_any(uintptr_t start, uintptr_t end, const void *const *keep)
-{
-	uintptr_t here = (uintptr_t)&start, thread = (uintptr_t)pthread_self();
-
-	for (; *keep; keep++)
-		if ((uintptr_t)*keep >= start && (uintptr_t)*keep < end)
-			return true;
-	return (here >= start && here < end) || (thread >= start && thread < end);
-}
-
-void ac__sys_shed(const void *const *keep)
-{
-	unsigned long start, end, inode;
-	char line[512], perms[5], rest, buffer[4096];
-	struct rusage usage;
-	FILE *maps;
-
-	if (getrusage(RUSAGE_SELF, &usage) == 0 &&
-	    usage.ru_maxrss < LARGE_PROCESS_KB)
-		return;
-	maps = fopen("/proc/self/maps", "re");
-	if (maps)
-		setvbuf(maps, buffer, _IOFBF, sizeof buffer);
-	while (maps && fgets(line, sizeof line, maps)) {
-		/* A name would follow the inode: [heap], [stack] and files have one. */
-		int fields = sscanf(line, "%lx-%lx %4s %*s %*s %lu %c", &start,
-				    &end, perms, &inode, &rest);
-
-		if (fields >= 3 && end - start >= SANITIZER_FROM)
-			break;
-		if (fields == 4 && inode == 0 && strcmp(perms, "rw-p") == 0 &&
-		    end - start >= SHED_FROM && !holds_any(start, end, keep) &&
-		    ((uintptr_t)maps < start || (uintptr_t)maps >= end))
-			madvise((void *)start, end - start, MADV_DONTNEED);
-	}
-	if (maps)
-		fclose(maps);
 }
 
 /* ---- sleeping and waking ---- */
