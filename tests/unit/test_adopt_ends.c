@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Workers that somebody else starts, and that die, leave, or never come; and their owner's end.
+ */
+#include "adopt_help.h"
+
+/* ---- deaths ---- */
+
+static void test_adopt_death_is_told_and_replaced(void **state)
+{
+	static const int ways[] = { SIGKILL, SIGTERM, -3, 0 };
+	struct ac_outcome outcome;
+	struct ac_pool_stat stat;
+
+	(void)state;
+	open_adopting(2, 0, 0);
+	for (unsigned i = 0; i < COUNT(ways); i++) {
+		assert_int_equal(call_number(HANDLE_DIE, &ways[i], sizeof ways[i],
+					     &outcome), AC_EDIED);
+		assert_int_equal(outcome.status, AC_EDIED);
+		assert_true(outcome.pid > 0 && outcome.text[0]);
+		/* Unreaped as yet, so that how it ended can be seen. */
+		if (!is_unknown(&outcome)) {
+			assert_int_equal(outcome.signal, ways[i] > 0 ? ways[i] : 0);
+			assert_int_equal(outcome.exit_code, ways[i] > 0 ? -1 : -ways[i]);
+		}
+		assert_serves();
+	}
+	EVENTUALLY(seen->starts == 2 + COUNT(ways));
+	assert_int_equal(ac_pool_stat(pool, &stat, sizeof stat), 0);
+	assert_int_equal(stat.deaths, COUNT(ways));
+	assert_int_equal(stat.failed, COUNT(ways));
+}
+
+static void test_adopt_one_that_is_gone_at_once(void **state)
+{
+	(void)state;
+	seen->behaviour = IS_GONE_AT_ONCE;
+	open_adopting(1, 0, 0);
+	assert_serves();
+	assert_int_equal(ac_pool_close(pool), 0);
+	pool = NULL;
+	kill(seen->holder, SIGKILL);
+}
+
+static void *look(void *arg)
+{
+	struct ac_worker_stat stat;
+
+	while (!seen->looked_enough)
+		ac_pool_workers(arg, &stat, 1);
+	return NULL;
+}
+
+static void test_adopt_one_that_comes_although(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	seen->behaviour = COMES_ALTHOUGH;
+	open_adopting(1, 0, 0);
+	assert_serves();
+	seen->looked_enough = false;
+	assert_int_equal(pthread_create(&thread, NULL, look, pool), 0);
+	kill(seen->pids[0], SIGKILL);
+	EVENTUALLY(seen->starts == 2);
+	assert_serves();
+	seen->looked_enough = true;
+	pthread_join(thread, NULL);
+	assert_int_equal(seen->starts, 2);
+	assert_int_equal(ac_pool_close(pool), 0);
+	pool = NULL;
+}
+
+static void test_adopt_idle_death_is_replaced(void **state)
+{
+	(void)state;
+	open_adopting(2, 0, 0);
+	assert_serves();
+	kill(seen->pids[0], SIGKILL);
+	kill(seen->pids[1], SIGKILL);
+	for (int i = 0; i < 20; i++)
+		assert_serves();
+	assert_true(seen->starts >= 3);
+}
+
+static void test_adopt_leaving_with_a_task_is_a_death(void **state)
+{
+	struct ac_outcome outcome;
+
+	(void)state;
+	open_adopting(1, 0, 0);
+	assert_int_equal(call_number(HANDLE_LEAVE, NULL, 0, &outcome), AC_EDIED);
+	assert_serves();
+	assert_int_equal(seen->starts, 2);
+}
+
+static void test_adopt_time_limit_kills(void **state)
+{
+	struct ac_submit_opts opts = { .size = sizeof opts, .timeout_ns = 100 * MS };
+	struct ac_task *task;
+	int64_t start = now();
+	int ms = 30000;
+
+	(void)state;
+	open_adopting(1, 0, 0);
+	assert_int_equal(ac_pool_submit(pool, &task, HANDLER(HANDLE_NAP), &ms, sizeof ms,
+					&opts), 0);
+	assert_int_equal(status_of(task), AC_ETIMEOUT);
+	ac_task_free(task);
+	assert_serves();
+	assert_true(now() - start < 10 * SECOND);
+}
+
+static void test_adopt_leaving_and_living_on_is_a_death(void **state)
+{
+	struct ac_outcome outcome;
+
+	(void)state;
+	seen->behaviour = LIVES_ON;
+	open_adopting(1, 0, 0);
+	assert_int_equal(call_number(HANDLE_LEAVE, NULL, 0, &outcome), AC_EDIED);
+	assert_int_equal(outcome.pid, seen->pids[0]);
+	assert_serves();
+	assert_int_equal(seen->starts, 2);
+	kill(seen->pids[0], SIGKILL);
+}
+
+/* ---- that do not start ---- */
+
+static void assert_never_starts(enum behaviour behaviour, int64_t ready_ns,
+				const char *why, unsigned starts_most)
+{
+	int64_t start = now();
+	struct ac_outcome outcome;
+	struct ac_task *task = NULL;
+	struct ac_pool_opts opts = { .size = sizeof opts,
+				     .workers = 2,
+				     .start = start_worker,
+				     .start_arg = seen,
+				     .ready_ns = ready_ns };
+	int r;
+
+	seen->behaviour = behaviour;
+	r = ac_pool_open(&pool, &opts);
+	if (r < 0) {
+		assert_true(behaviour == REFUSES_TO_START);
+		assert_true(r == -EPERM || r == AC_ESTART);
+		return;
+	}
+	r = ac_pool_submit(pool, &task, HANDLER(HANDLE_ECHO), NULL, 0, NULL);
+	if (r == 0) {
+		assert_int_equal(status_of(task), AC_ESTART);
+		assert_int_equal(ac_task_outcome(task, &outcome), 0);
+		if (!strstr(outcome.text, why))
+			fail_msg("\"%s\" lacks \"%s\"", outcome.text, why);
+		ac_task_free(task);
+	}
+	assert_int_equal(call_number(HANDLE_ECHO, NULL, 0, NULL), AC_ESTART);
+	assert_int_equal(ac_pool_close(pool), 0);
+	pool = NULL;
+	assert_true(seen->starts <= starts_most);
+	assert_true(now() - start < 10 * SECOND);
+}
+
+static void test_adopt_start_that_fails(void **state)
+{
+	(void)state;
+	assert_never_starts(REFUSES_TO_START, 0, "", 12);
+}
+
+static void test_adopt_worker_that_says_no(void **state)
+{
+	(void)state;
+	assert_never_starts(SAYS_NOT_READY, 0, "no licence", 8);
+}
+
+static void test_adopt_worker_that_dies_at_once(void **state)
+{
+	(void)state;
+	/* Often: start runs without the lock, in two threads of the owner at once. */
+	for (int i = 0; i < 25; i++) {
+		seen->starts = 0;
+		assert_never_starts(DIES_AT_ONCE, 0, "", 12);
+		reap_all();
+	}
+}
+
+static void test_adopt_worker_that_never_sits_down(void **state)
+{
+	(void)state;
+	assert_never_starts(NEVER_SITS_DOWN, 150 * MS, "in time", 12);
+	for (unsigned i = 0; i < seen->starts; i++)
+		kill(seen->pids[i], SIGKILL); /* without pidfds nobody else can */
+}
+
+static void test_adopt_worker_that_never_is_ready(void **state)
+{
+	(void)state;
+	assert_never_starts(NEVER_IS_READY, 150 * MS, "in time", 12);
+}
+
+/* Each one got ready, so none of them is a bad start. */
+static void test_adopt_workers_that_leave_as_they_come(void **state)
+{
+	(void)state;
+	assert_never_starts(LEAVES_WHEN_READY, 0, "before they take any work", 150);
+}
+
+static void test_adopt_start_that_fails_later(void **state)
+{
+	int how = SIGKILL, r;
+
+	(void)state;
+	open_adopting(1, 0, 0);
+	assert_serves();
+	seen->behaviour = REFUSES_TO_START;
+	assert_int_equal(call_number(HANDLE_DIE, &how, sizeof how, NULL), AC_EDIED);
+	r = call_number(HANDLE_ECHO, NULL, 0, NULL);
+	assert_int_equal(r, AC_ESTART);
+	assert_true(seen->starts <= 12);
+}
+
+static void test_adopt_start_that_fails_on_the_way(void **state)
+{
+	struct ac_pool_opts opts = { .size = sizeof opts,
+				     .workers = 5,
+				     .start = start_worker,
+				     .start_arg = seen };
+	unsigned descriptors = seats_descriptors();
+
+	(void)state;
+	for (unsigned k = 1; k <= 4; k++) {
+		seen->starts = 0;
+		seen->refuses_from = k;
+		assert_int_equal(ac_pool_open(&pool, &opts), -EPERM);
+		assert_null(pool);
+		/* The one that failed was the last. */
+		assert_int_equal(seen->starts, k + 1);
+		assert_int_equal(seats_descriptors(), descriptors);
+		for (unsigned i = 0; i < k; i++)
+			EVENTUALLY(!is_alive(seen->pids[i]));
+		reap_all();
+	}
+}
+
+/* ---- the owner's end ---- */
+
+static int be_owner(void *arg)
+{
+	int ms = 30000;
+
+	(void)arg;
+	open_adopting(2, 0, 0);
+	/* One is at work, the other idle. */
+	if (ac_pool_submit(pool, NULL, HANDLER(HANDLE_NAP), &ms, sizeof ms, NULL))
+		return 1;
+	assert_serves();
+	raise(SIGKILL);
+	return 1;
+}
+
+static void test_adopt_workers_die_with_their_owner(void **state)
+{
+	(void)state;
+	assert_int_equal(seats_in_child(be_owner, NULL, 20), -SIGKILL);
+	assert_int_equal(seen->starts, 2);
+	EVENTUALLY(!is_alive(seen->pids[0]) && !is_alive(seen->pids[1]));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ADOPT_TEST(test_adopt_death_is_told_and_replaced),
+		ADOPT_TEST(test_adopt_one_that_is_gone_at_once),
+		ADOPT_TEST(test_adopt_one_that_comes_although),
+		ADOPT_TEST(test_adopt_idle_death_is_replaced),
+		ADOPT_TEST(test_adopt_leaving_with_a_task_is_a_death),
+		ADOPT_TEST(test_adopt_time_limit_kills),
+		ADOPT_TEST(test_adopt_leaving_and_living_on_is_a_death),
+		ADOPT_TEST(test_adopt_start_that_fails),
+		ADOPT_TEST(test_adopt_worker_that_says_no),
+		ADOPT_TEST(test_adopt_worker_that_dies_at_once),
+		ADOPT_TEST(test_adopt_worker_that_never_sits_down),
+		ADOPT_TEST(test_adopt_worker_that_never_is_ready),
+		ADOPT_TEST(test_adopt_workers_that_leave_as_they_come),
+		ADOPT_TEST(test_adopt_start_that_fails_later),
+		ADOPT_TEST(test_adopt_start_that_fails_on_the_way),
+		ADOPT_TEST(test_adopt_workers_die_with_their_owner),
+	};
+
+	return RUN_ADOPT_TESTS(tests);
+}
