@@ -6,8 +6,8 @@ import random
 import time
 
 import allcores
-import soak_tasks
-from soak_lives import Life, Told, Wrong, check, counts
+import tasks
+from lives import Life, Told, Wrong, check, counts
 
 LARGE = 300_000
 LATE_MOST = 100
@@ -79,16 +79,16 @@ class Hand:
         if chance < self.deadly * deadly:
             if rng.random() < 0.2:
                 return "leave", number, 3, b""
-            return "die", number, rng.choice(soak_tasks.DEATHS), b""
+            return "die", number, rng.choice(tasks.DEATHS), b""
         if chance > (0.995 if light else 0.9):
-            return rng.choice(list(soak_tasks.BAD)), number, 1, b""
+            return rng.choice(list(tasks.BAD)), number, 1, b""
         size = 1 + int(LARGE * rng.random() ** (40 if light else 8))
-        kind = "now" if light and rng.random() < 0.9 else rng.choice(list(soak_tasks.FINE))
+        kind = "now" if light and rng.random() < 0.9 else rng.choice(list(tasks.FINE))
         if light and kind.startswith("fork"):
             kind = "now"
         if kind in ("burn", "nap"):
             size = int(20_000 * rng.random() ** 4) + 1  # microseconds, and bytes of result
-        blob = soak_tasks.fill(number + 1, size) if kind == "take" else b""
+        blob = tasks.fill(number + 1, size) if kind == "take" else b""
         return kind, number, size, blob
 
     def orders(self, life):
@@ -104,14 +104,14 @@ class Hand:
         """The same call in one of its forms."""
         form = self.rng.randrange(5)
         if form == 0:
-            return soak_tasks.do_star, order, {}
+            return tasks.do_star, order, {}
         if form == 1:
-            return functools.partial(soak_tasks.do_star, order[0]), order[1:], {}
+            return functools.partial(tasks.do_star, order[0]), order[1:], {}
         if form == 2:
-            return soak_tasks.Clerk().do, (order,), {}
+            return tasks.Clerk().do, (order,), {}
         if form == 3:
-            return soak_tasks.do, (), {"order": order}
-        return soak_tasks.do, (order,), {}
+            return tasks.do, (), {"order": order}
+        return tasks.do, (order,), {}
 
     def apply(self, life, pool):
         order = self.order()
@@ -194,7 +194,7 @@ class Hand:
         orders = self.orders(life)
         chunksize = self.rng.choice((None, None, 1, 7, 100))
         name = self.rng.choice(("map", "starmap"))
-        function = soak_tasks.do_star if name == "starmap" else soak_tasks.do
+        function = tasks.do_star if name == "starmap" else tasks.do
         items = self.rng.choice((list, tuple, iter))(orders)
         return name, function, items, chunksize, orders
 
@@ -251,7 +251,7 @@ class Hand:
             then_raise(orders, trouble)
         chunksize = self.rng.choice((1, 1, 5, 50))
         name = self.rng.choice(("imap", "imap_unordered"))
-        found, error = outcome_of(getattr(pool, name), soak_tasks.do, items, chunksize)
+        found, error = outcome_of(getattr(pool, name), tasks.do, items, chunksize)
         if error:
             life.check_error([], error)
             return
@@ -345,9 +345,9 @@ class Hand:
         self.begin("an initializer that raises")
         counts["failed starts"] += 1
         with allcores.get_context(self.method).Pool(
-                2, soak_tasks.fail_start, (3,)) as pool:
+                2, tasks.fail_start, (3,)) as pool:
             try:
-                pool.apply(soak_tasks.do, (("now", 1, 1, b""),))
+                pool.apply(tasks.do, (("now", 1, 1, b""),))
             except allcores.StartError as error:
                 check("SystemExit: 3" in str(error), repr(error))
                 return

@@ -12,7 +12,7 @@ import threading
 import time
 
 import allcores
-import soak_tasks
+import tasks
 
 BOUND = 60.0  # seconds that no wait may last
 ENDS = ("close", "terminate", "with", "drop", "drop in a cycle", "close and drop")
@@ -74,7 +74,7 @@ class Life:
         self.reading_lock = threading.Lock()
         settings = {"maxtasksperchild": self.recycle}
         if self.token is not None:
-            settings.update(initializer=soak_tasks.set_state, initargs=(self.token,))
+            settings.update(initializer=tasks.set_state, initargs=(self.token,))
         if rng.random() < 0.5:
             self.pool = allcores.get_context(method).Pool(self.workers, **settings)
         else:
@@ -90,7 +90,7 @@ class Life:
     # ---- what is possible ----
 
     def check_value(self, order, value):
-        check(soak_tasks.is_right(order, value, self.token), self, brief(order), "returned",
+        check(tasks.is_right(order, value, self.token), self, brief(order), "returned",
               repr(value)[:80])
         self.seen.add(value[1])
         counts["values"] += 1
@@ -106,7 +106,7 @@ class Life:
             killed = (isinstance(error, allcores.WorkerDied) and error.pid in self.killed
                       and error.signal == "SIGKILL")
             possible = killed or (also is not None and error is also) or any(
-                soak_tasks.is_own_end(order, error) for order in orders)
+                tasks.is_own_end(order, error) for order in orders)
         if not possible:
             some = [brief(o) for o in orders if o[0] not in ("now", "take", "state")][:20]
             raise Wrong(f"{self}: {len(orders)} orders {some} ended with {error!r}") from error

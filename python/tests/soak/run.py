@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Random work for a long time, through Python.
 
-    PYTHONPATH=python python3 python/tests/soak.py [--seconds N] [--seed N] [--method METHOD]
+    PYTHONPATH=python python3 python/tests/soak/run.py [--seconds N] [--seed N] [--method METHOD]
 
 Rounds of some seconds, each with several pools and several threads that use them all, open
 and end them, while another thread kills and stops workers. Everything that ends must have
@@ -11,6 +11,7 @@ ended in a way that is possible for what was done to it; after each round nothin
 ALLCORES_SOAK_SECONDS says for how long (20); ALLCORES_TEST_SEED, or --seed, repeats the
 choices, not the interleaving.
 """
+import collections
 import faulthandler
 import logging
 import mmap
@@ -25,12 +26,11 @@ import traceback
 import warnings
 
 import allcores
-import soak_hands
-import soak_left
-import soak_lives
-import soak_tasks
+import left
+import tasks
+from hands import Hand
+from lives import BOUND, Killer, Lives, counts
 
-BOUND = soak_lives.BOUND
 POOLS = (1, 4)  # fewest, most
 HANDS = (1, 4)
 
@@ -43,7 +43,7 @@ class Soak:
         self.method = method
         self.round = 0
         self.rng = random.Random(f"{seed} main")
-        self.total = soak_lives.collections.Counter()
+        self.total = collections.Counter()
         self.failures = []
         self.watched = []  # what has "doing" and "since"
         self.doing, self.since = "nothing", time.monotonic()
@@ -83,7 +83,7 @@ class Soak:
         for part in self.watched:
             if time.monotonic() - part.since > BOUND:
                 self.fail(f"no end after {BOUND:g} s: {part.doing}")
-                say("\n".join(soak_left.waits()))
+                say("\n".join(left.waits()))
                 faulthandler.dump_traceback(all_threads=True)
                 print("not ok 1 - it hangs", flush=True)
                 os._exit(1)
@@ -94,11 +94,11 @@ class Soak:
     # ---- a round ----
 
     def run_round(self, seconds):
-        soak_lives.counts.clear()
-        lives = soak_lives.Lives(self.rng, self.method, self.rng.randint(*POOLS))
-        hands = [soak_hands.Hand(self.seed, f"{self.round}.{i}", self.method, lives)
+        counts.clear()
+        lives = Lives(self.rng, self.method, self.rng.randint(*POOLS))
+        hands = [Hand(self.seed, f"{self.round}.{i}", self.method, lives)
                  for i in range(self.rng.randint(*HANDS))]
-        killer = soak_lives.Killer(random.Random(f"{self.seed} {self.round} killer"), lives)
+        killer = Killer(random.Random(f"{self.seed} {self.round} killer"), lives)
         over = threading.Event()
         self.watched = list(hands)
         self.work([*hands, killer], over, seconds)
@@ -107,7 +107,7 @@ class Soak:
         self.begin("ending")
         ending.start()
         self.watch_until(lambda: not ending.is_alive())
-        self.total.update(soak_lives.counts)
+        self.total.update(counts)
         self.watched = []
 
     def work(self, parts, over, seconds):
@@ -135,12 +135,12 @@ class Soak:
             self.fail(error)
 
     def check_left(self, before):
-        signal.alarm(int(2 * soak_left.SETTLE))
+        signal.alarm(int(2 * left.SETTLE))
         found = before.differences()
         for what in found:
             self.fail(f"left behind: {what}")
         if found:
-            say("\n".join(soak_left.waits()))
+            say("\n".join(left.waits()))
             faulthandler.dump_traceback(all_threads=True)
 
     # ---- all rounds ----
@@ -149,16 +149,16 @@ class Soak:
         end = time.monotonic() + seconds
         length = 20.0 if seconds > 30 else seconds / 4
         with allcores.get_context(self.method).Pool(1) as pool:
-            pool.apply(soak_tasks.do, (("now", 1, 1, b""),))  # what is started once, is now
+            pool.apply(tasks.do, (("now", 1, 1, b""),))  # what is started once, is now
         pool.join()
         del pool
-        before = soak_left.Print()
+        before = left.Print()
         while not self.failures and time.monotonic() < end:
             self.round += 1
             self.run_round(length * (0.5 + self.rng.random()))
             if not self.failures:  # else threads may have left their pools as they were
                 self.check_left(before)
-            say(f"round {self.round}: {sums(soak_lives.counts)}; {before.now()}")
+            say(f"round {self.round}: {sums(counts)}; {before.now()}")
         signal.alarm(0)
         say(f"{self.round} rounds by {self.method}, --seed {self.seed}: {sums(self.total)}")
         for what in before.growth():
