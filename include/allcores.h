@@ -471,7 +471,8 @@ AC_API int ac_pool_shut(struct ac_pool *pool);
  * more work is taken. Does not wait for the processes. 0 or AC_EFORK. */
 AC_API int ac_pool_terminate(struct ac_pool *pool);
 /* Wait until all work has ended and its callbacks have returned; after shut
- * or terminate, until the workers are gone too. 0, -ETIMEDOUT, -EINTR, AC_EFORK. */
+ * or terminate, until the workers are gone too: one that has not even begun to leave within
+ * ten seconds, since it is stopped, is killed. 0, -ETIMEDOUT, -EINTR, AC_EFORK. */
 AC_API int ac_pool_join(struct ac_pool *pool, int64_t timeout_ns);
 
 /*

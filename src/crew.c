@@ -521,6 +521,16 @@ void ac__crew_kill_all(struct ac_pool *pool)
 		ac__crew_kill(pool, seat);
 }
 
+void ac__crew_kill_deaf(struct ac_pool *pool)
+{
+	for (unsigned seat = 1; seat <= pool->workers; seat++) {
+		note_ready(pool, seat);
+		if (pool->crew[seat].state == AC__MEMBER_PRESENT &&
+		    !atomic_load(&ac__pool_arena(pool)->seats[seat].leaving))
+			ac__crew_kill(pool, seat);
+	}
+}
+
 void ac__crew_dismiss(struct ac_pool *pool)
 {
 	ac__ring_wake_all(&pool->board);

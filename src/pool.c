@@ -13,7 +13,8 @@
 /* Longer than a wake-up takes (25 us on a virtual machine), so that work that
  * follows at once finds somebody awake; short against a time slice. */
 #define SPIN_NS 50000
-/* Workers that were told to leave and don't are killed; then the template, if it does not tell. */
+/* Workers that were told to leave and don't are killed; then the template, if it does not tell
+ * of it. */
 #define LEAVE_NS (INT64_C(10) * 1000000000)
 #define TELL_NS (INT64_C(2) * 1000000000)
 
@@ -282,8 +283,40 @@ static void tell_to_leave(struct ac_pool *pool)
 	if (pool->closing)
 		return;
 	pool->closing = true;
+	pool->leave_by = ac__sys_deadline(LEAVE_NS);
 	atomic_store(&pool->board.shm->closing, 1);
 	ac__crew_dismiss(pool);
+}
+
+/* A worker that is stopped does not hear that it is to leave, and a template that is stopped
+ * does not tell of ends. */
+static void hurry(struct ac_pool *pool, bool closing)
+{
+	if (closing)
+		ac__crew_kill_all(pool);
+	else
+		ac__crew_kill_deaf(pool);
+	if (pool->hurried)
+		ac__template_kill(&pool->template);
+	pool->hurried = true;
+	pool->leave_by = ac__sys_deadline(TELL_NS);
+}
+
+/* Until the workers are gone. Who only joins lets those that leave take their time: a Python
+ * worker's finalizers run then. */
+static int see_off(struct ac_pool *pool, int64_t deadline, bool closing)
+{
+	int r;
+
+	tell_to_leave(pool);
+	for (;;) {
+		r = ac__wait(pool, workers_are_gone, pool,
+			     AC__MIN(deadline, pool->leave_by));
+		if (r != -ETIMEDOUT || ac__sys_now() >= deadline)
+			return r;
+		if (ac__sys_now() >= pool->leave_by)
+			hurry(pool, closing);
+	}
 }
 
 /* Callbacks of an event loop's pool are run by whoever joins: nobody else is left to. */
@@ -312,34 +345,13 @@ int ac_pool_join(struct ac_pool *pool, int64_t timeout_ns)
 		return AC_EFORK;
 	ac__pool_lock(pool);
 	r = join_work(pool, deadline);
-	if (r == 0 && pool->shut) {
-		tell_to_leave(pool);
-		r = ac__wait(pool, workers_are_gone, pool, deadline);
-	}
+	if (r == 0 && pool->shut)
+		r = see_off(pool, deadline, false);
 	ac__pool_unlock(pool);
 	return r;
 }
 
 /* ---- closing ---- */
-
-static void dismiss(struct ac_pool *pool)
-{
-	int64_t deadline = ac__sys_deadline(LEAVE_NS);
-	bool killed = false;
-	int r;
-
-	tell_to_leave(pool);
-	while ((r = ac__wait(pool, workers_are_gone, pool, deadline)) != 0) {
-		if (r != -ETIMEDOUT)
-			continue;
-		if (killed)
-			ac__template_kill(&pool->template);
-		else
-			ac__crew_kill_all(pool);
-		killed = true;
-		deadline = ac__sys_deadline(TELL_NS);
-	}
-}
 
 static void free_pool(struct ac_pool *pool)
 {
@@ -363,7 +375,8 @@ int ac_pool_close(struct ac_pool *pool)
 	pool->shut = true;
 	while (join_work(pool, INT64_MAX) != 0)
 		; /* interrupted: closing can't be */
-	dismiss(pool);
+	while (see_off(pool, INT64_MAX, true) != 0)
+		; /* the same */
 	ac__helper_stop(pool);
 	ac__forkguard_remove(&pool->guard);
 	ac__crew_close(pool);

@@ -413,6 +413,17 @@ def add_finalizer(notes):
     multiprocessing.util.Finalize(None, note_start, (notes,), exitpriority=10)
 
 
+def add_slow_finalizer(notes, seconds):
+    """Notes its worker at the start, and again when its process ends."""
+    multiprocessing.util.Finalize(None, note_late, (notes, seconds), exitpriority=10)
+    note_start(notes)
+
+
+def note_late(notes, seconds):
+    time.sleep(seconds)
+    note_start(notes)
+
+
 class Hook:
     """Counts the forks that it has seen."""
 

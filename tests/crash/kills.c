@@ -390,6 +390,19 @@ static void close_with_one_stopped(void *arg)
 	close_pool(12 * SECOND);
 }
 
+/* The same for who only joins; a limit that comes first changes nothing. */
+static void join_with_stopped(void *arg)
+{
+	const bool *stop_template = arg;
+
+	open_pool();
+	kill(*stop_template ? template : workers[0], SIGSTOP);
+	CHECK_EQ(ac_pool_shut(pool), 0);
+	CHECK_EQ(ac_pool_join(pool, SECOND), -ETIMEDOUT);
+	CHECK_EQ(ac_pool_join(pool, 15 * SECOND), 0);
+	close_pool(2 * SECOND);
+}
+
 int main(int argc, char **argv)
 {
 	bool no = false, yes = true;
@@ -414,5 +427,7 @@ int main(int argc, char **argv)
 	crash_case("a worker stopped, busy, and continued", stop_busy, NULL, 10);
 	crash_case("a worker stopped, busy, and killed", stop_and_kill, NULL, 10);
 	crash_case("closed with a worker stopped", close_with_one_stopped, NULL, 20);
+	crash_case("joined with a worker stopped", join_with_stopped, &no, 25);
+	crash_case("joined with the template stopped", join_with_stopped, &yes, 25);
 	return crash_end();
 }
