@@ -115,6 +115,7 @@ class Crew:
         self._requests: dict[int, int] = {}  # for which the process in a seat was started
         self.stacks = stacks.Stacks()
         self._kills = oom.read()
+        self._killed: set[int] = set()  # pids, by SIGKILL, as far as somebody asked
         self.failure: BaseException | None = None
         _crews.add(self)
 
@@ -209,15 +210,15 @@ class Crew:
             known,
             end.name if end else None,
             errors.describe(function),
-            self._was_oom() if known == -signal.SIGKILL else False,
+            self._was_oom(pid) if known == -signal.SIGKILL else False,
             ran_ns / 1e9 if ran_ns else None,
             peak_rss or None,
             end.stack if end else None,
         )
 
-    def _was_oom(self) -> bool | None:
-        before, self._kills = self._kills, oom.read()
-        return oom.verdict(before, self._kills)
+    def _was_oom(self, pid: int) -> bool | None:
+        self._killed.add(pid)
+        return oom.verdict(self._kills, oom.read(), len(self._killed))
 
     def is_current(self, worker: int, pid: int) -> bool:
         """Whether this process sits there, and has not been reaped."""

@@ -40,7 +40,9 @@ class WorkerDied(ProcessError):
     ran: for how many seconds, when its end was noticed; peak_rss: the most bytes that the
     process ever had resident; stack: its last Python stack, which it leaves when the
     interpreter itself crashes (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL). None each where it
-    is not known. oom: whether the kernel's OOM killer killed it (None: that can't be known here).
+    is not known. oom: whether the kernel's OOM killer killed it, as far as its counters tell:
+    it has killed as many processes of this control group since the pool was opened as workers of
+    the pool died by SIGKILL (True), none (False), or fewer, or nobody counts here (None).
     """
 
     def __init__(

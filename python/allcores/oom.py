@@ -57,10 +57,14 @@ def read(root: str = "/") -> Kills:
     return Kills(_read_field(os.path.join(root, "proc/vmstat"), "oom_kill"), None)
 
 
-def verdict(before: Kills, after: Kills) -> bool | None:
-    """Was there a kill in between that can have been ours? None: it can't be known here."""
+def verdict(before: Kills, after: Kills, deaths: int) -> bool | None:
+    """Was it one of the kills in between? deaths: how many processes of ours have been killed by
+    SIGKILL meanwhile, that one included. None: it can't be known here."""
     if before.group is not None and after.group is not None:
-        return bool(after.group > before.group)
+        kills = after.group - before.group
+        if 0 < kills < deaths or kills < 0:  # which of ours; another group's
+            return None
+        return bool(kills)
     if before.system is not None and after.system is not None:
         # Somebody's; whose is not told.
         return None if after.system > before.system else False

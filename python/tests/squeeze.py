@@ -12,6 +12,8 @@ import sys
 import threading
 import time
 
+from allcores import oom
+
 SKIP = "skip: "  # how the first line begins of a script that can't be run here, before the reason
 NOBODY = 65534
 UNLIMITED = resource.RLIM_INFINITY
@@ -53,6 +55,42 @@ def tell(what):
         notes = getattr(what, "__notes__", [])
         what = "; ".join([f"{type(what).__name__}: {what}", *notes])
     print(what, flush=True)
+
+
+# ---- control groups ----
+
+def new_memory_group(size):
+    """The folder of a group below ours that may have so many bytes; None where we may not."""
+    for events in oom._group_files("/"):
+        folder = f"{os.path.dirname(events)}/allcores-test-{os.getpid()}"
+        limits = ["memory.max", "memory.swap.max"] if events.endswith("events") else [
+            "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+        sizes = [size, 0 if limits[1] == "memory.swap.max" else size]
+        try:
+            os.mkdir(folder)
+            write(f"{folder}/{limits[0]}", sizes[0])
+        except OSError:
+            drop_group(folder)
+            continue
+        with contextlib.suppress(OSError):  # where swap is counted
+            write(f"{folder}/{limits[1]}", sizes[1])
+        return folder
+    return None
+
+
+def enter_group(folder):
+    write(f"{folder}/cgroup.procs", os.getpid())
+
+
+def drop_group(folder):
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
+    return not os.path.exists(folder)
+
+
+def write(path, value):
+    with open(path, "w") as file:
+        file.write(str(value))
 
 
 # ---- limits ----

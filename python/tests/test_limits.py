@@ -8,6 +8,7 @@ The same for C's side: tests/crash/limits.c.
 """
 import unittest
 
+import squeeze
 from programs import Program
 from support import engine_only, for_each_method
 
@@ -323,6 +324,45 @@ end(pool)
 
 
 @engine_only
+class OutOfMemory(Limited):
+    """The kernel's OOM killer, in a control group of its own: who was killed by it is told."""
+
+    def run_in_group(self, body):
+        group = squeeze.new_memory_group(256 << 20)
+        if not group:
+            self.skipTest("no control group of memory can be made here")
+        self.addCleanup(self.wait_until, lambda: squeeze.drop_group(group), "the group's end")
+        lines, _ = self.run_script(f"enter_group({group!r})" + """
+pool = context.Pool(2)
+tell("")
+def tell_death(result):
+    error = attempt(lambda: result.get(60))
+    print(type(error).__name__, error.signal, error.oom, "out of memory" in str(error))
+""" + body + """
+use(pool)
+end(pool)
+""")
+        self.assertEqual(lines.pop(), "closed")
+        return lines
+
+    def test_killed_by_the_kernel(self):
+        """All at once: each is told."""
+        lines = self.run_in_group("""
+for result in [pool.apply_async(tasks.blob, (1 << 30,)) for _ in range(2)]:
+    tell_death(result)
+""")
+        self.assertEqual(lines, ["WorkerDied SIGKILL True True"] * 2)
+
+    def test_killed_by_others(self):
+        """Where the kernel has killed fewer than have died it can't be told which."""
+        lines = self.run_in_group("""
+tell_death(pool.apply_async(tasks.die_of, (signal.SIGKILL,)))
+tell_death(pool.apply_async(tasks.blob, (1 << 30,)))
+""")
+        self.assertEqual(lines, ["WorkerDied SIGKILL False False", "WorkerDied SIGKILL None False"])
+
+
+@engine_only
 class FileSize(Limited, unittest.TestCase):
     """RLIMIT_FSIZE, where writing beyond it would kill with SIGXFSZ."""
 
@@ -468,7 +508,7 @@ tell(use_new())
         self.check_each(lines, "OSError: .*Read-only file system; .*TMPDIR")
 
 
-for_each_method(globals(), Descriptors, Processes, NoDevShm)
+for_each_method(globals(), Descriptors, Processes, OutOfMemory, NoDevShm)
 
 if __name__ == "__main__":
     unittest.main()

@@ -58,15 +58,18 @@ class Counters(unittest.TestCase):
         self.assertEqual(oom.read(self.root), oom.Kills(None, None))
 
     def test_verdicts(self):
-        for before, after, verdict in (
-            (oom.Kills(1, 1), oom.Kills(2, 2), True),
-            (oom.Kills(1, 1), oom.Kills(2, 1), False),
-            (oom.Kills(1, None), oom.Kills(1, None), False),
-            (oom.Kills(1, None), oom.Kills(2, None), None),
-            (oom.Kills(None, None), oom.Kills(None, None), None),
+        for before, after, deaths, verdict in (
+            (oom.Kills(None, 1), oom.Kills(None, 2), 1, True),
+            (oom.Kills(None, 1), oom.Kills(None, 3), 2, True),
+            (oom.Kills(None, 1), oom.Kills(None, 2), 2, None),  # which of the two
+            (oom.Kills(None, 1), oom.Kills(None, 1), 1, False),
+            (oom.Kills(None, 3), oom.Kills(None, 1), 1, None),  # another group's
+            (oom.Kills(1, None), oom.Kills(1, None), 1, False),
+            (oom.Kills(1, None), oom.Kills(2, None), 1, None),
+            (oom.Kills(None, None), oom.Kills(None, None), 1, None),
         ):
-            with self.subTest(before=before, after=after):
-                self.assertIs(oom.verdict(before, after), verdict)
+            with self.subTest(before=before, after=after, deaths=deaths):
+                self.assertIs(oom.verdict(before, after, deaths), verdict)
 
 
 @engine_only
