@@ -91,7 +91,7 @@ AC_API const char *ac_version(void);
 #define AC_EDIED	(-20002) /* the worker died while it held the task */
 #define AC_ETIMEOUT	(-20003) /* the task ran over its time limit and was stopped */
 #define AC_ECANCELED	(-20004) /* cancelled, or its pool was terminated */
-#define AC_EBROKEN	(-20005) /* the shared region is damaged, or no worker is left and none can be started */
+#define AC_EBROKEN	(-20005) /* the shared region is damaged */
 #define AC_ESTART	(-20006) /* workers cannot be started or end as they come, or their initialiser failed */
 #define AC_ECLOSED	(-20007) /* the pool takes no more work */
 #define AC_EFORK	(-20008) /* the handle belongs to another process */

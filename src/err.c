@@ -15,8 +15,7 @@
 	X(AC_EDIED, "the worker died while it held the task")                 \
 	X(AC_ETIMEOUT, "the task ran over its time limit and was stopped")    \
 	X(AC_ECANCELED, "the task was cancelled")                             \
-	X(AC_EBROKEN, "the pool is broken: its shared region is damaged, or " \
-		      "no worker is left and none can be started")            \
+	X(AC_EBROKEN, "the pool is broken: its shared region is damaged")      \
 	X(AC_ESTART, "workers cannot be started, or their initialiser failed") \
 	X(AC_ECLOSED, "the pool takes no more work")                          \
 	X(AC_EFORK, "the handle belongs to another process")                  \

@@ -122,7 +122,7 @@ class TaskCancelled(ProcessError):
 
 
 class BrokenPool(ProcessError):
-    """The pool's shared memory is damaged, or no worker is left and none can be started."""
+    """The pool's shared memory is damaged."""
 
 
 def from_code(code: int, name: str, text: str) -> BaseException:
