@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, final
 
 class _Crew(Protocol):
+    put_off: list[int]
     def start(self, worker: int, fd: int, request: int) -> int: ...
     def explain(
         self,
@@ -22,6 +23,7 @@ class _Crew(Protocol):
 
 def cpus(leave: int = 0) -> int: ...
 def version() -> str: ...
+def forget() -> None: ...
 
 class Task:
     _unfetched: tuple[int, BaseException, object] | None

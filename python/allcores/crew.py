@@ -8,13 +8,15 @@ import fcntl
 import os
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from multiprocessing import get_start_method, resource_tracker, util
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
-from . import errors, oom, stacks
+from . import errors, oom, signals, stacks
+from .waiting import SLICE
 from .worker import Seat, forking, main
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -61,6 +63,22 @@ def _tie(fd: int, pid: int) -> None:
 ENDS_MOST = 1000
 
 
+def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
+    """Its exit code as soon as it has ended. Process.join with a limit waits until all have that
+    hold its sentinel: a child of its own may, and live on."""
+    end = None if timeout is None else time.monotonic() + timeout
+    pause = 0.0005
+    while (exitcode := process.exitcode) is None:
+        if end is None:
+            process.join()
+        elif time.monotonic() >= end:
+            break
+        else:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+    return exitcode
+
+
 class End:
     """What is known of a process that is not in its seat any more."""
 
@@ -75,9 +93,7 @@ class End:
         with _asking:
             process = self._process
             if process is not None:
-                # A custom context's process may know no time limits.
-                process.join() if timeout is None else process.join(timeout)
-                self._exitcode = process.exitcode
+                self._exitcode = _exitcode_within(process, timeout)
                 if self._exitcode is not None:
                     # Once more: it may have ended since, and multiprocessing lets go of one that
                     # has been joined alone.
@@ -117,24 +133,38 @@ class Crew:
         self._kills = oom.read()
         self._killed: set[int] = set()  # pids, by SIGKILL, as far as somebody asked
         self.failure: BaseException | None = None
+        self.over = False  # the pool was terminated: nobody is to be started any more
+        self.put_off = signals.came
         _crews.add(self)
 
     def start(self, worker: int, fd: int, request: int) -> int:
         """Bring up the process for seat number worker: its pid, 0 when it has none, or -errno.
 
-        KeyboardInterrupt comes out, and it is asked again, for the same request.
+        Signal handlers wait: an exception of theirs between a fork and the note of it would cost
+        the process, or put two into one seat. A Ctrl-C just before or after comes out, and it is
+        asked again, for the same request.
         """
+        held = signals.hold()
         try:
-            with _asking:
-                if self._requests.get(worker) != request:
-                    self._start(worker, fd, request)
-                return _pid_of(self.processes[worker])
-        except KeyboardInterrupt:
-            raise
+            return self._start_once(worker, fd, request)
         except BaseException as error:
             self.failure = error
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EAGAIN
             return -code
+        finally:
+            signals.resume(held)
+
+    def _start_once(self, worker: int, fd: int, request: int) -> int:
+        # Whoever has the lock may be collecting a pool, whose end waits for this.
+        while not _asking.acquire(timeout=SLICE):
+            if self.over:
+                return -errno.ECANCELED
+        try:
+            if self._requests.get(worker) != request:
+                self._start(worker, fd, request)
+            return _pid_of(self.processes[worker])
+        finally:
+            _asking.release()
 
     def _start(self, worker: int, fd: int, request: int) -> None:
         if worker < len(self.processes):
@@ -149,8 +179,7 @@ class Crew:
         if method != "fork":
             # It would be started on the way, and unblock what is blocked here.
             resource_tracker.ensure_running()
-        # A Ctrl-C must not meet a child that has not yet said what it does then; one that has come
-        # already is raised by the call that sets the mask.
+        # A Ctrl-C must not meet a child that has not yet said what it does then.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})

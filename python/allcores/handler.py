@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 
-from . import _core
+from . import _core, signals
 from .errors import TaskCancelled
 from .intake import Intake
 from .results import REFUSALS, STARVED, CallResult, MapResult, take_back
@@ -28,6 +29,7 @@ class Handler:
         self._core = core
         self._intake = intake
         self._lock = threading.RLock()  # an index is known to belong to somebody
+        self._pid = os.getpid()
         self._owners: dict[int, CallResult | MapResult] = {}
         self._maps: set[MapResult] = set()
         self._stream: _core.Stream | None = None
@@ -35,15 +37,16 @@ class Handler:
 
     def _started(self) -> _core.Stream:
         if self._stream is None:
-            self._stream = self._core.stream()
-            self._thread = threading.Thread(
-                target=self._run, args=(self._stream,), name="allcores-handler", daemon=True
-            )
+            stream = self._core.stream()
             try:
-                self._thread.start()
-            except (RuntimeError, MemoryError):  # no stream that nobody serves
-                self._stream.close()
+                self._thread = threading.Thread(
+                    target=self._run, args=(stream,), name="allcores-handler", daemon=True
+                )
+                signals.in_one_go(self._thread.start)
+                self._stream = stream
+            except BaseException:  # no stream that nobody serves
                 self._stream = self._thread = None
+                stream.close()
                 raise
         return self._stream
 
@@ -51,6 +54,7 @@ class Handler:
 
     def call(self, result: CallResult, function: Any, args: Any, kwds: Any) -> None:
         """Hand in one call whose result is to be settled here."""
+        self._check_process()
         with self._lock:
             try:
                 index = self._started().push_call(function, args, kwds)
@@ -60,17 +64,25 @@ class Handler:
 
     def map(self, result: MapResult) -> None:
         """Drive a map from here on."""
+        self._check_process()
         with self._lock:
             self._started()
-            self._intake.enter(result)
-            self._maps.add(result)
             try:
+                self._intake.enter(result)
+                self._maps.add(result)
                 self._feed(result)
             except BaseException as error:  # Ctrl-C: nobody will have this result
                 result.fail(error)
+                if result not in self._maps:
+                    self._intake.forget(result)
+                    self._intake.leave(result)
                 raise
             finally:
                 self._settle_if_complete(result)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            self._core.stream()  # says what is wrong; the lock may be held by nobody who is here
 
     def end(self) -> None:
         """Nothing more will be handed in."""
@@ -105,8 +117,9 @@ class Handler:
         while True:
             try:
                 rows = stream.take(STARVED if self._is_starved() else None)
-            except Exception:  # the pool takes no more, and nothing is under way
-                rows = None
+            except BaseException as error:  # the pool takes no more, or there is no memory
+                self._abandon(error)
+                return
             if rows is None:
                 return
             for row in rows:
@@ -121,14 +134,32 @@ class Handler:
             owner = self._owners.pop(index, None)
             if isinstance(owner, MapResult):
                 owner.arrived(index, ok, value, elapsed_ns)
-                try:
-                    self._feed(owner)
-                except Exception as error:  # whatever it is, this thread goes on
-                    owner.fail(error)
+                self._feed_on(owner)
         if isinstance(owner, MapResult):
             self._settle_if_complete(owner)
         elif owner is not None:  # else Ctrl-C came between its push and its note
             owner.arrived(index, ok, value, elapsed_ns)
+
+    def _feed_on(self, result: MapResult) -> None:
+        try:
+            self._feed(result)
+        except BaseException as error:  # whatever an item's pickling does, this thread goes on
+            result.fail(error)
+
+    def _abandon(self, error: BaseException) -> None:
+        """Nothing more will come; usually nothing is under way. Who comes next starts anew."""
+        with self._lock:
+            owners = set(self._owners.values()) | self._maps
+            self._owners.clear()
+            self._stream = None
+            for owner in owners:
+                if isinstance(owner, MapResult):
+                    owner.give_up(error)
+        for owner in owners:
+            if isinstance(owner, MapResult):
+                self._settle_if_complete(owner)
+            else:
+                owner.arrived(0, False, error, 0)
 
     def _settle_if_complete(self, result: MapResult) -> None:
         with self._lock:
@@ -144,13 +175,19 @@ class Handler:
 
     def _take_back(self, stream: _core.Stream) -> None:
         with self._lock:
-            if not take_back(stream, self._map_of):
-                for result in self._maps:
+            maps = list(self._maps)
+            try:
+                found = take_back(stream, self._map_of)
+            except BaseException:  # the pool has failed: the stream says how
+                found = False
+            for result in maps:
+                if found:
+                    self._feed_on(result)
+                else:
                     result.gave_nothing()
-            for result in self._maps:
-                self._feed(result)
+        for result in maps:
+            self._settle_if_complete(result)
 
-    def _map_of(self, index: int) -> MapResult:
-        owner = self._owners[index]
-        assert isinstance(owner, MapResult)  # only calls of maps are divisible
-        return owner
+    def _map_of(self, index: int) -> MapResult | None:
+        owner = self._owners.get(index)  # None: Ctrl-C came between its push and its note
+        return owner if isinstance(owner, MapResult) else None

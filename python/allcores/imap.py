@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from multiprocessing import TimeoutError
 
-from . import _core
+from . import _core, signals
 from .errors import TaskCancelled
 from .intake import Intake
 from .results import name_task
@@ -56,6 +56,7 @@ class Source:
         self._room = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
+        self._length: int | None = None  # of the input, where that is known
         try:
             intake.enter(self)
             self._begin(iterable)
@@ -71,6 +72,7 @@ class Source:
             self._end()
             return
         if isinstance(iterable, PROMPT):
+            self._length = len(iterable)
             self.read()
         else:
             with self._lock:
@@ -148,7 +150,13 @@ class Source:
     def name_task(self, error: object, index: int) -> None:
         """Tell a WorkerDied what its worker ran."""
         size = self._chunk or 1
-        name_task(error, self.function, range(index * size, (index + 1) * size))
+        items = range(index * size, (index + 1) * size)
+        if self._length is not None:
+            items = items[: self._length - items.start]
+        elif size > 1 and index == self.stream.pushed - 1:
+            name_task(error, self.function)  # perhaps the last chunk, which may be shorter
+            return
+        name_task(error, self.function, items)
 
     def _end(self) -> None:
         self._ended = True
@@ -192,14 +200,17 @@ class Source:
     # ---- the thread, where there is one ----
 
     def _start_thread(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
         try:
-            self._thread.start()
-        except (RuntimeError, MemoryError):  # whoever comes next tries again
+            self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
+            signals.in_one_go(self._thread.start)
+        except BaseException:  # whoever comes next tries again
             self._thread = None
             raise
 
     def _run(self) -> None:
+        with self._lock:  # which the one who starts it has
+            if self._thread is not threading.current_thread():
+                return  # a Ctrl-C: it was given up
         while True:
             if not self._ended:
                 self.read()

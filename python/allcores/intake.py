@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-
-from .waiting import SLICE
 
 
 class Intake:
     """Who still hands in work that the pool has promised: it is shut only after the last."""
 
     def __init__(self) -> None:
-        # `with` on the lock, not on the condition: a signal handler that raises can leave
-        # the latter locked. Reentrant, since a collected iterator may come here at any time.
+        # Reentrant, since a collected iterator may come here at any time.
         self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
         self._feeders: set[object] = set()
         # C: unlike leave, it can't be cut short by a signal handler's exception.
         self.forget = self._feeders.discard
@@ -51,11 +48,9 @@ class Intake:
             self._shut_if_empty()
 
     def _shut_if_empty(self) -> None:
-        if not self._feeders:
-            self._condition.notify_all()
-            if self._shut:
-                shut, self._shut = self._shut, None
-                shut()
+        if self._shut and not self._feeders:
+            shut, self._shut = self._shut, None
+            shut()
 
     def feeders(self) -> list[object]:
         """Those that are at it now."""
@@ -63,9 +58,11 @@ class Intake:
             return list(self._feeders)
 
     def wait(self) -> None:
-        """Until nobody feeds any more. In slices in any thread, since one who left may have been
-        cut short before it told."""
+        """Until nobody feeds any more. By looking: whoever leaves may be cut short before he
+        could tell."""
+        pause = 0.0005
+        while self._feeders:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
         with self._lock:
-            while not self._condition.wait_for(lambda: not self._feeders, SLICE):
-                pass
             self._shut_if_empty()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import types
 from collections.abc import Callable, Sequence
 from multiprocessing import ProcessError, TimeoutError, util
@@ -12,7 +11,7 @@ from multiprocessing import ProcessError, TimeoutError, util
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks
 from .errors import TaskCancelled, WorkerDied, describe, is_news
-from .waiting import in_slices
+from .waiting import Gate
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class SettledResult(AsyncResult):
     ) -> None:
         self._pool = pool  # alive as long as it has work
         self._function = function
-        self._event = threading.Event()
+        self._event = Gate()
         self._pid = os.getpid()
         self._callback = callback
         self._error_callback = error_callback
@@ -70,7 +69,7 @@ class SettledResult(AsyncResult):
     def _await(self, timeout: float | None) -> bool:
         if not self._event.is_set() and os.getpid() != self._pid:
             raise RuntimeError("this result belongs to the process that asked for it")
-        return in_slices(self._event.wait, timeout)
+        return self._event.wait(timeout)
 
     def successful(self) -> bool:
         """Whether the work ended without an exception. ValueError before it has ended."""
@@ -193,7 +192,9 @@ class MapResult(SettledResult):
 
     def arrived(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
         """A call's result, from the stream: a list of values, or an exception."""
-        items = self._calls.pop(index)
+        items = self._calls.pop(index, None)
+        if items is None:  # Ctrl-C came between its push and its note
+            return
         self._searched = False
         self._unsettled -= len(items)
         if ok:
@@ -210,6 +211,12 @@ class MapResult(SettledResult):
         self._unsettled -= len(self._items) - self._next + sum(map(len, self._back))
         self._next = len(self._items)
         self._back.clear()
+
+    def give_up(self, error: BaseException) -> None:
+        """The same, and what is under way will not come."""
+        self.fail(error)
+        self._calls.clear()
+        self._unsettled = 0
 
     def is_complete(self) -> bool:
         """Whether each item's fate is known."""
@@ -244,7 +251,9 @@ class MapResult(SettledResult):
 
     def took_back(self, index: int, kept: int) -> None:
         """All but the first kept items of a call were taken back."""
-        items = self._calls[index]
+        items = self._calls.get(index)
+        if items is None:
+            return
         self._calls[index] = items[:kept]
         self._back.append(items[kept:])
         # Whatever they were thought to take, they take longer.
@@ -275,12 +284,14 @@ class MapResult(SettledResult):
         self.settle()
 
 
-def take_back(stream: _core.Stream, owner: Callable[[int], MapResult]) -> bool:
+def take_back(stream: _core.Stream, owner_of: Callable[[int], MapResult | None]) -> bool:
     """Take back what calls of the stream have not begun. Whether there was any."""
     any_found = False
     while (found := stream.take_back()) is not None:
         index, kept = found
-        owner(index).took_back(index, kept)
+        owner = owner_of(index)
+        if owner is not None:
+            owner.took_back(index, kept)
         any_found = True
     return any_found
 
@@ -309,13 +320,13 @@ def run_given(
                 if not ok:
                     last = min((index + 1) * size, len(items))
                     name_task(value, function, range(index * size, last))
-                    failure = failure or value
+                    failure = value if failure is None else failure
                 elif chunk:
                     values[index * size : (index + 1) * size] = value
                 else:
                     values[index] = value
     finally:
         stream.close()
-    if failure:
+    if failure is not None:
         raise failure
     return values

@@ -170,14 +170,25 @@ static bool is_plain(PyObject *function)
 	       PyModule_Check(PyCFunction_GET_SELF(function));
 }
 
-/* Its pickle, a borrowed reference. */
+/* Nothing is kept once the program ends: a function keeps its module, whose open files are
+ * flushed when it goes. */
+static int keep_pickle(struct state *state, PyObject *function, PyObject *bytes)
+{
+	if (!state->plain)
+		return 0;
+	if (PyDict_GET_SIZE(state->plain) >= PLAIN_MOST)
+		PyDict_Clear(state->plain);
+	return PyDict_SetItem(state->plain, function, bytes);
+}
+
+/* Its pickle: a new reference. */
 static PyObject *plain_pickle(struct state *state, PyObject *function)
 {
-	PyObject *bytes = PyDict_GetItemWithError(state->plain, function);
+	PyObject *bytes = state->plain ? PyDict_GetItemWithError(state->plain, function) : NULL;
 	struct encoder *encoder;
 
 	if (bytes || PyErr_Occurred())
-		return bytes;
+		return Py_XNewRef(bytes);
 	encoder = encoder_take(state);
 	if (!encoder)
 		return NULL;
@@ -185,15 +196,8 @@ static PyObject *plain_pickle(struct state *state, PyObject *function)
 		bytes = PyBytes_FromStringAndSize(encoder->sink->data,
 						  (Py_ssize_t)encoder->sink->len);
 	encoder_give(state, encoder);
-	if (!bytes)
-		return NULL;
-	if (PyDict_GET_SIZE(state->plain) >= PLAIN_MOST)
-		PyDict_Clear(state->plain);
-	if (PyDict_SetItem(state->plain, function, bytes) < 0) {
-		Py_DECREF(bytes);
-		return NULL;
-	}
-	Py_DECREF(bytes); /* the table has it */
+	if (bytes && keep_pickle(state, function, bytes) < 0)
+		Py_CLEAR(bytes);
 	return bytes;
 }
 
@@ -206,28 +210,35 @@ static int encode_bundled(struct encoder *encoder, PyObject *function, PyObject 
 	return r;
 }
 
+static int encode_named(struct state *state, struct encoder *encoder, struct request *head,
+			PyObject *function, PyObject *payload)
+{
+	PyObject *name = plain_pickle(state, function);
+	int r;
+
+	if (!name)
+		return -1;
+	head->function_len = (uint32_t)PyBytes_GET_SIZE(name);
+	r = sink_write(encoder->sink, head, sizeof *head);
+	if (r == 0)
+		r = sink_write(encoder->sink, PyBytes_AS_STRING(name), head->function_len);
+	Py_DECREF(name);
+	return r < 0 ? r : encode_object(encoder, payload);
+}
+
 int encode_request(struct state *state, struct encoder *encoder, PyObject *function,
 		   enum request_kind kind, bool divisible, PyObject *payload)
 {
 	struct request head = { .kind = kind, .divisible = divisible };
-	PyObject *name = NULL;
 
 	if (!payload)
 		return sink_write(encoder->sink, &head, sizeof head);
-	head.bundled = !is_plain(function);
-	if (!head.bundled) {
-		name = plain_pickle(state, function);
-		if (!name)
-			return -1;
-		head.function_len = (uint32_t)PyBytes_GET_SIZE(name);
-	}
+	if (is_plain(function))
+		return encode_named(state, encoder, &head, function, payload);
+	head.bundled = true;
 	if (sink_write(encoder->sink, &head, sizeof head) < 0)
 		return -1;
-	if (head.bundled)
-		return encode_bundled(encoder, function, payload);
-	if (sink_write(encoder->sink, PyBytes_AS_STRING(name), head.function_len) < 0)
-		return -1;
-	return encode_object(encoder, payload);
+	return encode_bundled(encoder, function, payload);
 }
 
 /* ---- decoding ---- */

@@ -17,13 +17,18 @@ struct dropped_call {
 void report_unfetched(struct state *state, PyObject *error, PyObject *function)
 {
 	PyObject *type, *value, *traceback, *done;
+	unsigned interrupts = 0;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	done = PyObject_CallFunctionObjArgs(state->report, error, function ? function : Py_None,
-					    NULL);
+	do
+		done = PyObject_CallFunctionObjArgs(state->report, error,
+						    function ? function : Py_None, NULL);
+	while (!done && put_off_interrupt(&interrupts));
 	if (!done)
 		PyErr_WriteUnraisable(function);
 	Py_XDECREF(done);
+	if (interrupts)
+		PyErr_SetInterrupt();
 	PyErr_Restore(type, value, traceback);
 }
 
@@ -31,23 +36,17 @@ void report_unfetched(struct state *state, PyObject *error, PyObject *function)
 static PyObject *failure_of(struct pool_object *pool, const struct dropped_call *call)
 {
 	struct ac_outcome outcome;
-	bool failed = false;
-	int64_t elapsed;
 	const void *data;
-	PyObject *value;
+	int64_t elapsed;
+	bool failed;
 	size_t len;
 
-	if (ac_task_result(call->task, &data, &len) < 0) {
-		ac_task_outcome(call->task, &outcome);
-		if (outcome.status == AC_ECANCELED)
-			return NULL;
-		value = explain_outcome(pool, &outcome, call->function);
-	} else if (response_failed(data, len)) {
-		value = decode_response(pool->state, data, len, &failed, &elapsed);
-	} else {
+	ac_task_outcome(call->task, &outcome);
+	if (outcome.status == AC_ECANCELED)
 		return NULL;
-	}
-	return value ? value : take_exception();
+	if (ac_task_result(call->task, &data, &len) == 0 && !response_failed(data, len))
+		return NULL;
+	return value_of(pool, call->task, call->function, &failed, &elapsed);
 }
 
 static void forget(struct dropped_call call)

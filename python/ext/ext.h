@@ -21,7 +21,7 @@ struct encoder;
 struct state {
 	PyTypeObject *sink_type, *pool_type, *task_type, *stream_type, *worker_type;
 	PyObject *forking_pickler, *loads;
-	PyObject *plain;	/* functions pickled by name: {function: bytes} */
+	PyObject *plain;	/* functions pickled by name: {function: bytes}; NULL: at exit */
 	PyObject *timeout_error;
 	PyObject *explain_code;	/* allcores.errors.from_code */
 	PyObject *report;	/* allcores.errors.report_unfetched */
@@ -58,6 +58,10 @@ int64_t patience_slice(const struct patience *patience);
 /* What the wait's result r means: -EINTR: go on; -1: an exception is set; else r. */
 int patience_judge(const struct patience *patience, int r);
 
+/* Python code that has to come to its end raised, and what it raised is a Ctrl-C: run it again,
+ * and PyErr_SetInterrupt() when it has. */
+bool put_off_interrupt(unsigned *interrupts);
+
 /* ---- errors.c ---- */
 
 /* Set the exception for a code of the library. Returns NULL. */
@@ -86,9 +90,10 @@ struct pool_object {
 	struct dropped dropped;
 };
 
-/* The exception for what became of a task: a new reference, or NULL with one set. */
-PyObject *explain_outcome(struct pool_object *pool, const struct ac_outcome *outcome,
-			  PyObject *function);
+/* What became of a task that has ended: its value, or (*failed) the exception. A new reference;
+ * NULL where there is no memory at all. A Ctrl-C is raised after it, and takes nothing away. */
+PyObject *value_of(struct pool_object *pool, struct ac_task *task, PyObject *function,
+		   bool *failed, int64_t *elapsed);
 /* The same for a call that was refused with code. */
 PyObject *explain_refusal(struct pool_object *pool, int code);
 

@@ -21,10 +21,21 @@ static PyObject *version(PyObject *module, PyObject *unused)
 	return PyUnicode_FromString(ac_version());
 }
 
+static PyObject *forget(PyObject *module, PyObject *unused)
+{
+	struct state *state = PyModule_GetState(module);
+
+	(void)unused;
+	Py_CLEAR(state->plain);
+	Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
 	{ "cpus", (PyCFunction)(void (*)(void))cpus, METH_VARARGS | METH_KEYWORDS,
 	  "cpus(leave=0): processors that may be used, less leave." },
 	{ "version", version, METH_NOARGS, "The engine's version." },
+	{ "forget", forget, METH_NOARGS,
+	  "The program ends: let go of its functions, and keep none any more." },
 	{ 0 },
 };
 

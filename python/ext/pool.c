@@ -8,27 +8,64 @@
 #include "task.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "stream.h"
 
 /* ---- workers ---- */
 
-#define INTERRUPTS_MOST 10
+#define HANDLERS_MOST 8 /* then it is no handler's, but what always comes out */
 
-/* A Ctrl-C must not cost the pool a worker: it comes out of the wait that this is part of. */
+/* Signals that came meanwhile: their handlers run when we are back, in the wait that this is
+ * part of. */
+static void raise_put_off(PyObject *crew)
+{
+	PyObject *signals = PyObject_GetAttrString(crew, "put_off");
+	Py_ssize_t n = signals && PyList_Check(signals) ? PyList_GET_SIZE(signals) : 0;
+
+	for (Py_ssize_t i = 0; i < n; i++)
+		PyErr_SetInterruptEx((int)PyLong_AsLong(PyList_GET_ITEM(signals, i)));
+	if (n)
+		PyList_SetSlice(signals, 0, n, NULL);
+	Py_XDECREF(signals);
+}
+
+/* pair: (process, exception). A child forked since inherits the pending call. */
+static int raise_exception(void *pair)
+{
+	PyObject *error = PyTuple_GET_ITEM((PyObject *)pair, 1);
+	bool ours = PyLong_AsLong(PyTuple_GET_ITEM((PyObject *)pair, 0)) == getpid();
+
+	if (ours)
+		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+	Py_DECREF((PyObject *)pair);
+	return ours ? -1 : 0;
+}
+
+static void raise_when_back(PyObject *error)
+{
+	PyObject *pair = Py_BuildValue("(iN)", (int)getpid(), error);
+
+	if (!pair)
+		PyErr_Clear();
+	else if (Py_AddPendingCall(raise_exception, pair) < 0)
+		Py_DECREF(pair);
+}
+
+/* What comes out is a signal handler's, from just before or after: it must not cost the pool a
+ * worker, and is raised when we are back. */
 static PyObject *ask_crew(PyObject *crew, unsigned worker, int fd)
 {
 	static unsigned long requests; /* under the GIL */
 	unsigned long request = ++requests;
-	unsigned interrupts = 0;
-	PyObject *pid;
+	PyObject *errors[HANDLERS_MOST], *pid;
+	unsigned n = 0;
 
 	while (!(pid = PyObject_CallMethod(crew, "start", "Iik", worker, fd, request)) &&
-	       PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) &&
-	       interrupts++ < INTERRUPTS_MOST)
-		PyErr_Clear();
-	if (interrupts)
-		PyErr_SetInterrupt();
+	       n < HANDLERS_MOST)
+		errors[n++] = take_exception();
+	while (n)
+		raise_when_back(errors[--n]);
 	return pid;
 }
 
@@ -47,13 +84,14 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 		result = (pid_t)PyLong_AsLong(pid);
 	Py_XDECREF(pid);
 	if (PyErr_Occurred()) {
-		PyObject *error = take_exception(); /* a signal handler's */
+		PyObject *error = take_exception();
 
 		if (PyObject_SetAttrString(crew, "failure", error) < 0)
 			PyErr_Clear();
 		Py_DECREF(error);
 		result = -EAGAIN;
 	}
+	raise_put_off(crew);
 	PyErr_Restore(type, value, traceback);
 	PyGILState_Release(gil);
 	return result;
@@ -61,15 +99,53 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 
 /* ---- what became of a task ---- */
 
-PyObject *explain_outcome(struct pool_object *pool, const struct ac_outcome *outcome,
-			  PyObject *function)
+/* The exception: a new reference, or NULL with one set. The engine may have cut its text within a
+ * character. */
+static PyObject *explain_outcome(struct pool_object *pool, const struct ac_outcome *outcome,
+				 PyObject *function)
 {
-	return PyObject_CallMethod(pool->crew, "explain", "issiiiILKO", outcome->status,
-				   ac_errname(outcome->status), outcome->text,
+	PyObject *text = PyUnicode_DecodeUTF8(outcome->text, (Py_ssize_t)strlen(outcome->text),
+					      "replace");
+
+	return PyObject_CallMethod(pool->crew, "explain", "isNiiiILKO", outcome->status,
+				   ac_errname(outcome->status), text,
 				   outcome->signal, outcome->exit_code, (int)outcome->pid,
 				   outcome->worker, (long long)outcome->ran_ns,
 				   (unsigned long long)outcome->peak_rss,
 				   function ? function : Py_None);
+}
+
+static PyObject *decode_outcome(struct pool_object *pool, struct ac_task *task,
+				PyObject *function, bool *failed, int64_t *elapsed)
+{
+	struct ac_outcome outcome;
+	const void *data;
+	size_t len;
+
+	if (ac_task_result(task, &data, &len) == 0)
+		return decode_response(pool->state, data, len, failed, elapsed);
+	ac_task_outcome(task, &outcome);
+	return explain_outcome(pool, &outcome, function);
+}
+
+PyObject *value_of(struct pool_object *pool, struct ac_task *task, PyObject *function,
+		   bool *failed, int64_t *elapsed)
+{
+	unsigned interrupts = 0;
+	PyObject *value;
+
+	do {
+		*failed = true;
+		*elapsed = 0;
+		value = decode_outcome(pool, task, function, failed, elapsed);
+	} while (!value && put_off_interrupt(&interrupts));
+	if (!value) {
+		*failed = true;
+		value = take_exception();
+	}
+	if (interrupts)
+		PyErr_SetInterrupt();
+	return value;
 }
 
 PyObject *explain_refusal(struct pool_object *pool, int code)
@@ -117,7 +193,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 	}
 	opts.start_arg = crew;
 	r = ac_pool_open(&self->pool, &opts);
-	if (PyErr_CheckSignals() == 0 && r < 0)
+	if (Py_MakePendingCalls() == 0 && r < 0)
 		raise_code(self->state, r);
 	if (PyErr_Occurred()) {
 		Py_DECREF(self);

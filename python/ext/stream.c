@@ -312,29 +312,6 @@ static PyObject *stream_take_back(PyObject *object, PyObject *unused)
 
 /* ---- taking ---- */
 
-/* What became of an ended task; *ok, *elapsed_ns. A new reference, never NULL unless
- * there is no memory at all. */
-static PyObject *value_of(struct stream_object *self, struct ac_task *task,
-			  const struct ac_outcome *outcome, bool *failed, int64_t *elapsed)
-{
-	const void *data;
-	size_t len;
-	PyObject *value;
-
-	*failed = true;
-	*elapsed = 0;
-	if (ac_task_result(task, &data, &len) == 0) {
-		self->taken_bytes += len;
-		value = decode_response(self->state, data, len, failed, elapsed);
-	} else {
-		value = explain_outcome(self->pool, outcome, NULL);
-	}
-	if (value)
-		return value;
-	*failed = true;
-	return take_exception();
-}
-
 static PyObject *instead_of(struct stream_object *self, PyObject *index)
 {
 	PyObject *error = PyDict_GetItemWithError(self->failures, index);
@@ -354,14 +331,18 @@ static PyObject *row_of(struct stream_object *self, struct ac_task *task)
 	PyObject *index, *value = NULL, *row;
 	bool failed = true;
 	int64_t elapsed = 0;
+	const void *data;
+	size_t len;
 
 	ac_task_outcome(task, &outcome);
 	self->taken++;
+	if (ac_task_result(task, &data, &len) == 0)
+		self->taken_bytes += len;
 	index = PyLong_FromUnsignedLongLong(outcome.index);
 	if (index && PyDict_GET_SIZE(self->failures))
 		value = instead_of(self, index);
 	if (index && !value && !PyErr_Occurred())
-		value = value_of(self, task, &outcome, &failed, &elapsed);
+		value = value_of(self->pool, task, NULL, &failed, &elapsed);
 	ac_task_free(task);
 	if (!index || !value) {
 		Py_XDECREF(index);

@@ -125,30 +125,29 @@ void task_settle(struct task_object *self, PyObject *value, bool failed)
 	Py_CLEAR(self->function);
 }
 
-static PyObject *failure_of(struct task_object *self)
-{
-	struct ac_outcome outcome;
-
-	ac_task_outcome(self->task, &outcome);
-	return explain_outcome(self->pool, &outcome, self->function);
-}
-
 /* Its task has ended. Decoding runs the user's code: another thread may be faster. */
 static void decode(struct task_object *self)
 {
-	const void *data;
-	size_t len;
-	bool failed = true;
 	int64_t elapsed;
 	PyObject *value;
+	bool failed;
 
 	self->waiting++;
-	if (ac_task_result(self->task, &data, &len) == 0)
-		value = decode_response(self->state, data, len, &failed, &elapsed);
-	else
-		value = failure_of(self);
+	value = value_of(self->pool, self->task, self->function, &failed, &elapsed);
 	self->waiting--;
 	task_settle(self, value, failed);
+}
+
+/* 0, or -EINTR: it has to be waited for. A look may start workers, which runs Python code, and
+ * other threads meanwhile. */
+static int look(struct task_object *self)
+{
+	int r;
+
+	self->waiting++;
+	r = ac_task_ready(self->task) == 1 ? 0 : -EINTR;
+	self->waiting--;
+	return r;
 }
 
 /* Wait until it is settled: 1, 0 when the time is over, -1 with an exception set. */
@@ -163,7 +162,9 @@ static int await_settled(struct task_object *self, int64_t timeout)
 		PyErr_SetString(PyExc_RuntimeError, "this result belongs to no task");
 		return -1;
 	}
-	r = ac_task_ready(self->task) == 1 ? 0 : -EINTR;
+	r = look(self);
+	if (self->settled)
+		return 1;
 	if (r == -EINTR)
 		patience_begin(&patience, timeout);
 	while (r == -EINTR) {

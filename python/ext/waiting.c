@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define SLICE_NS 50000000
+#define INTERRUPTS_MOST 8 /* then it is no Ctrl-C, but what always comes out */
 
 /* Handlers run in the main thread; after a fork that is the one that forked. */
 static bool runs_handlers(void)
@@ -34,12 +35,23 @@ int64_t patience_slice(const struct patience *patience)
 	return left;
 }
 
+bool put_off_interrupt(unsigned *interrupts)
+{
+	if (*interrupts >= INTERRUPTS_MOST || !runs_handlers() ||
+	    !PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+		return false;
+	PyErr_Clear();
+	++*interrupts;
+	return true;
+}
+
 int patience_judge(const struct patience *patience, int r)
 {
 	if (r == -ETIMEDOUT && (patience->timeout < 0 ||
 				(patience->timeout > 0 && now_ns() < patience->end)))
 		r = -EINTR;
-	if (r == -EINTR && PyErr_CheckSignals() < 0)
+	/* Signals, and what came out of their handlers at the wrong time (pool.c). */
+	if (r == -EINTR && Py_MakePendingCalls() < 0)
 		return -1;
 	return r;
 }

@@ -293,7 +293,7 @@ static PyObject *call_items(struct job *job, PyObject *function, PyObject *items
 						PyObject_CallOneArg(function, item));
 		Py_DECREF(item);
 		/* A child that an item forked has come back from it: the rest is not its own. */
-		if (job->forks != forks)
+		if (job->forks != forks && r == 0)
 			_exit(0);
 	}
 	job->elapsed_ns = now_ns() - start;

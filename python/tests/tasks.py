@@ -108,6 +108,11 @@ def pid(_=None):
     return os.getpid()
 
 
+def nap_and_note(seconds, notes, *words):
+    time.sleep(seconds)
+    note(notes, *words)
+
+
 def nap(seconds):
     time.sleep(seconds)
     return seconds
@@ -223,6 +228,29 @@ def brittle(stage):
     return Brittle(stage)
 
 
+class Falsy(Exception):
+    def __len__(self):
+        return 0
+
+
+def fail_falsy(x):
+    if x == 2:
+        raise Falsy(x)
+    return x
+
+
+class ExitsWhenPickled:
+    """If it is bad."""
+
+    def __init__(self, bad):
+        self.bad = bad
+
+    def __reduce__(self):
+        if self.bad:
+            sys.exit("cannot be pickled")
+        return ExitsWhenPickled, (False,)
+
+
 class TwoArguments(Exception):
     """The classic: it can be pickled and never be rebuilt."""
 
@@ -241,6 +269,30 @@ class Unpicklable(Exception):
 
 def fail_unpicklable(_=None):
     raise Unpicklable
+
+
+class Interrupting:
+    """A Ctrl-C comes while this is rebuilt in process pid, once."""
+
+    came = False
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if os.getpid() == self.pid and not Interrupting.came:
+            Interrupting.came = True
+            signal.raise_signal(signal.SIGINT)
+
+
+def interrupting(pid):
+    time.sleep(0.02)
+    return Interrupting(pid)
+
+
+def fail_interrupting(pid):
+    raise Trouble(Interrupting(pid))
 
 
 class SlowToRebuild:
@@ -354,6 +406,10 @@ def get_state(_=None):
 
 def note_start(notes):
     note(notes, os.getpid())
+
+
+def fail_start_at_length():
+    raise Trouble("не удалось открыть файл настроек: " * 8)
 
 
 def fail_start(notes):
@@ -505,6 +561,24 @@ def fork_and_return(notes):
         return "child"
     os.waitpid(child, 0)
     return "parent"
+
+
+def fork_and_exit_with(code, _item):
+    """What the child ended with."""
+    child = os.fork()
+    if child == 0:
+        sys.exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def leave_a_process(notes, seconds):
+    """It lives on, with all that it inherited."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        time.sleep(seconds)
+        os._exit(0)
+    note(notes, child)
 
 
 def use_state_as_pool():

@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What signal handlers raise in the owner's main thread, at the worst of times: it comes out, and costs nothing.
+
+Ctrl-C in each state of a program is in test_hangs.py.
+"""
+import multiprocessing.popen_fork
+import multiprocessing.util
+import os
+import signal
+import threading
+import time
+import unittest
+from unittest import mock
+
+import allcores
+import tasks
+from support import PATIENCE, Case, alive, engine_only, for_each_method
+
+LOGGER = multiprocessing.util.get_logger()
+
+
+class Alarm(BaseException):
+    pass
+
+
+def raise_alarm(signum, frame):
+    raise Alarm
+
+
+@engine_only
+class Starting(Case):
+    """While workers are started."""
+
+    def test_what_handlers_raise_comes_out(self):
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, raise_alarm))
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        pool = self.new_pool(2, maxtasksperchild=1)
+        came = 0
+        for round in range(20):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.001 * round)
+                while True:
+                    pool.map(tasks.same, range(20), 1)
+            except Alarm:
+                came += 1
+        self.assertEqual(came, 20)
+        self.assertEqual(pool.map(tasks.same, range(20), 1), list(range(20)))
+
+
+class ThreadedStarting(Case, unittest.TestCase):
+    """SIGINT goes to another thread, where it is not blocked, and its handler runs in the main
+    one all the same: just after the fork."""
+
+    method = "fork"
+
+    @engine_only
+    def test_ctrl_c_after_a_fork(self):
+        waiting = threading.Event()
+        thread = threading.Thread(target=waiting.wait, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(waiting.set)
+        started, armed = [], []
+        launch = multiprocessing.popen_fork.Popen._launch
+
+        def launch_and_interrupt(popen, process):
+            launch(popen, process)
+            started.append(popen.pid)
+            if armed and threading.get_ident() == threading.main_thread().ident:
+                armed.clear()
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+
+        pool = self.new_pool(2, maxtasksperchild=1)
+        interrupts = 0
+        with mock.patch.object(multiprocessing.popen_fork.Popen, "_launch", launch_and_interrupt):
+            for _ in range(100):
+                armed.append(True)
+                try:
+                    pool.map(tasks.same, range(4), 1)
+                except KeyboardInterrupt:
+                    interrupts += 1
+                armed.clear()
+                self.assertEqual(pool.map(tasks.same, range(4), 1), list(range(4)))
+                if interrupts == 5:
+                    break
+            pool.close()
+            pool.join()
+        self.assertEqual(interrupts, 5)
+        self.wait_gone(started)
+        self.assertEqual([pid for pid in started if os.path.exists(f"/proc/{pid}")], [])
+
+
+@engine_only
+class Rebuilding(Case):
+    """While the main thread unpickles a result."""
+
+    def setUp(self):
+        super().setUp()
+        tasks.Interrupting.came = False
+
+    def result(self, function=tasks.interrupting):
+        pool = self.new_pool(1)
+        result = pool.apply_async(function, (os.getpid(),))
+        self.wait_until(lambda: pool._core.stat()["done"])
+        return pool, result
+
+    def test_in_get(self):
+        _, result = self.result()
+        with self.assertRaises(KeyboardInterrupt):
+            result.get(PATIENCE)
+        self.assertIsInstance(result.get(PATIENCE), tasks.Interrupting)
+
+    def test_in_ready(self):
+        _, result = self.result()
+        with self.assertRaises(KeyboardInterrupt):
+            result.ready()
+        self.assertTrue(result.successful())
+
+    def test_in_map(self):
+        """It does not wait for the rest."""
+        pool = self.new_pool(2)
+        for chunksize in (None, 1):
+            tasks.Interrupting.came = False
+            start = time.monotonic()
+            with self.assertRaises(KeyboardInterrupt):
+                pool.map(tasks.interrupting, [os.getpid()] * 1000, chunksize)
+            self.assertLess(time.monotonic() - start, PATIENCE / 2)
+            pool = self.new_pool(2)
+
+    def test_in_imap(self):
+        pool = self.new_pool(1)
+        found = pool.imap(tasks.interrupting, [os.getpid()] * 3)
+        with self.assertRaises(KeyboardInterrupt):
+            next(found)
+        list(found)  # what had come with it may be lost, but it ends
+        self.assertEqual(pool.apply(tasks.same, (3,)), 3)
+
+    def test_of_a_failure_that_nobody_fetches(self):
+        pool, result = self.result(tasks.fail_interrupting)
+        with self.assertLogs(LOGGER, "ERROR") as logs, self.assertRaises(KeyboardInterrupt):
+            del result
+            self.wait_until(lambda: pool.apply_async(tasks.nothing) and False)
+        self.assertIn("nobody fetched", logs.output[0])
+
+
+class Threads(Case, unittest.TestCase):
+    """While the owner starts a thread of its own, or hands in."""
+
+    method = "fork"
+
+    def interrupt(self, owner, name, after):
+        """A Ctrl-C just before or after a call of it, once."""
+        original, came = getattr(owner, name), []
+
+        def interrupted(*args, **kwds):
+            if came:
+                return original(*args, **kwds)
+            came.append(True)
+            if after:
+                original(*args, **kwds)
+            raise KeyboardInterrupt
+
+        patch = mock.patch.object(owner, name, interrupted)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def use(self, pool):
+        self.assertEqual(pool.map_async(tasks.same, range(4)).get(PATIENCE), list(range(4)))
+        self.assertEqual(pool.apply_async(tasks.same, (3,), callback=str).get(PATIENCE), 3)
+        self.assertEqual(list(pool.imap(tasks.same, iter(range(4)))), list(range(4)))
+        pool.close()
+        pool.join()
+
+    @engine_only
+    def test_starting_the_handler(self):
+        for after in (False, True):
+            pool = self.new_pool(2)
+            self.interrupt(threading.Thread, "start", after)
+            with self.assertRaises(KeyboardInterrupt):
+                pool.map_async(tasks.same, range(4))
+            self.use(pool)
+
+    @engine_only
+    def test_starting_the_reader(self):
+        for after in (False, True):
+            pool = self.new_pool(2)
+            self.interrupt(threading.Thread, "start", after)
+            with self.assertRaises(KeyboardInterrupt):
+                pool.imap(tasks.same, iter(range(4)))
+            self.use(pool)
+
+    @engine_only
+    def test_entering(self):
+        for after in (False, True):
+            pool = self.new_pool(2)
+            self.interrupt(pool._intake, "enter", after)
+            with self.assertRaises(KeyboardInterrupt):
+                pool.map_async(tasks.same, range(4))
+            self.use(pool)
+
+
+for_each_method(globals(), Starting, Rebuilding)
+
+if __name__ == "__main__":
+    unittest.main()
