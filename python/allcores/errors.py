@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import signal as _signal
+import sys
 from multiprocessing import ProcessError, util
 from multiprocessing import TimeoutError as TimeoutError
 
@@ -170,8 +171,10 @@ def report_unfetched(error: BaseException, function: object) -> None:
     """Log the failure of a call whose result was dropped without a look at it."""
     if not is_news(error):
         return
-    util.get_logger().error(
-        "a call of %s failed, and nobody fetched its exception",
-        describe(function) or "?",
-        exc_info=error,
-    )
+    text = f"a call of {describe(function) or '?'} failed, and nobody fetched its exception"
+    try:
+        logger = util.get_logger()
+    except ImportError:  # the interpreter shuts down, and what was raised may be no more to be read
+        print(text if isinstance(error, ImportError) else f"{text}: {error!r}", file=sys.stderr)
+        return
+    logger.error("%s", text, exc_info=error)

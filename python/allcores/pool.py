@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +38,8 @@ CLOSE = "CLOSE"
 TERMINATE = "TERMINATE"
 
 PACES_MOST = 256
+
+atexit.register(_core.forget)
 
 ApplyResult = AsyncResult
 
@@ -126,7 +130,7 @@ class Pool:
         self._cache = _Unfinished(self._core)
         self._terminate = util.Finalize(
             self,
-            _end,
+            _let_go,
             args=(self._core, self._crew, self._intake, self._handler),
             exitpriority=15,
         )
@@ -373,6 +377,7 @@ class Pool:
     def terminate(self) -> None:
         """Stop now: unfinished calls fail with TaskCancelled, the workers are killed."""
         self._state = TERMINATE
+        self._crew.over = True
         # First: a Ctrl-C in the finalizer uses that up, and the workers would be replaced for ever.
         self._core.terminate()
         self._terminate()
@@ -385,14 +390,7 @@ class Pool:
         if self._state not in (CLOSE, TERMINATE):
             raise ValueError("In unknown state")
         self.close()
-        for feeder in self._intake.feeders():
-            if isinstance(feeder, Source):
-                feeder.lift()
-        self._intake.wait()
-        self._core.join()
-        self._handler.end()
-        self._handler.join()
-        self._crew.reap(10)
+        _finish(self._core, self._crew, self._intake, self._handler)
 
 
 def _as_sequence(iterable: Iterable[Any]) -> Sequence[Any]:
@@ -405,9 +403,51 @@ def _check_chunksize(chunksize: int | None) -> None:
         raise ValueError(f"Chunksize must be 1+, not {chunksize}")
 
 
+def _finish(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+    """Until all is done that a closed pool has promised, and its workers are gone."""
+    for feeder in intake.feeders():
+        if isinstance(feeder, Source):
+            feeder.lift()
+    intake.wait()
+    core.join()
+    handler.end()
+    handler.join()
+    crew.reap(10)
+
+
+def _let_go(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+    """At the interpreter's exit, when it was terminated, or dropped: then what was handed in is
+    done first."""
+    if crew.over or util.is_exiting() or not _has_work(core):
+        _end(core, crew, intake, handler)
+        return
+    at_exit = util.Finalize(None, _end, args=(core, crew, intake, handler), exitpriority=15)
+
+    def finish() -> None:
+        try:
+            intake.close(core.shut)
+            _finish(core, crew, intake, handler)
+        finally:
+            at_exit.cancel()
+
+    try:
+        threading.Thread(target=finish, name="allcores-finish", daemon=True).start()
+    except (RuntimeError, MemoryError):
+        at_exit()
+
+
+def _has_work(core: _core.Pool) -> bool:
+    try:
+        stat = core.stat()
+    except RuntimeError:  # a forked child
+        return False
+    return stat["waiting"] + stat["running"] > 0
+
+
 def _end(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
-    """Terminate: also at the interpreter's exit, and when a pool was dropped."""
+    """Terminate."""
     util.debug("terminating pool")
+    crew.over = True
     core.terminate()
     for feeder in intake.feeders():
         if isinstance(feeder, Source):

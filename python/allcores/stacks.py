@@ -38,6 +38,7 @@ class Stacks:
         except (AttributeError, OSError):
             return
         self._close = weakref.finalize(self, os.close, self.fd)
+        self._close.atexit = False  # others' exit functions run after it, and use the number
 
     def close(self) -> None:
         """No more will be read."""

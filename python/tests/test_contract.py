@@ -389,6 +389,11 @@ class Map(Case):
             self.pool.map(function, range(6), chunksize=2)
         self.assertEqual(sorted(self.read_notes()), ["0", "2", "3", "4", "5"])
 
+    def test_exception_that_is_false(self):
+        for chunksize in (None, 1, 2):
+            with self.assertRaises(tasks.Falsy):
+                self.pool.map(tasks.fail_falsy, range(4), chunksize)
+
     def test_first_failure_to_arrive_is_raised_when_all_is_done(self):
         function = functools.partial(tasks.fail_late, self.notes, self.path("go"))
         with self.assertRaises(tasks.Trouble) as caught:

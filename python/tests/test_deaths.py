@@ -345,6 +345,11 @@ class Initializers(Case):
         self.check_told(pool, "fail_start", "initializer without luck")
         self.check_no_respawning(pool)
 
+    def test_raises_at_length(self):
+        """In words that are cut, perhaps within a character."""
+        pool = self.new_pool(1, tasks.fail_start_at_length)
+        self.check_told(pool, "Trouble: ('не удалось открыть файл")
+
     def test_raises_and_nobody_calls(self):
         pool = self.new_pool(2, tasks.fail_start, (self.notes,))
         pool.close()

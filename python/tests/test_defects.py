@@ -6,6 +6,8 @@ Errors on the way, callbacks that raise, results when the pool is terminated, fo
 threads of the user's, and what a pool leaves behind. Dying workers: test_deaths.py;
 imap's input: test_imap.py.
 """
+import contextlib
+import functools
 import gc
 import logging
 import multiprocessing
@@ -17,9 +19,11 @@ import threading
 import time
 import types
 import unittest
+import warnings
 import weakref
 
 import allcores
+import allcores.crew
 import allcores.pool
 import tasks
 from support import PATIENCE, Case, alive, engine_only, for_each_method, pids, stop
@@ -102,6 +106,16 @@ class OnTheWay(Case):
             self.assertEqual(told, [caught.exception])
             result = self.pool.apply_async(function, (argument,))
             self.assertRaises(type(told[0]), result.get, PATIENCE)
+
+    def test_argument_that_exits_when_it_is_pickled(self):
+        """In the handler's thread, which goes on."""
+        pool = self.new_pool(2)
+        items = [tasks.ExitsWhenPickled(number == 900) for number in range(1000)]
+        with self.assertRaises(SystemExit):
+            pool.map_async(tasks.nothing, items, 1).get(PATIENCE)
+        self.assertEqual(pool.map_async(tasks.same, range(3)).get(PATIENCE), [0, 1, 2])
+        pool.close()
+        pool.join()
 
     def test_map_async_tells_a_pickling_error(self):
         told = []
@@ -332,6 +346,26 @@ class Terminated(Case):
         self.assertFalse(any(thread.is_alive() for thread in threads))
 
 
+@contextlib.contextmanager
+def held_elsewhere(lock):
+    """In its block another thread has the lock."""
+    held, enough = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            enough.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
 def in_fork(function):
     """What function() gave or raised, as text, in a forked child of this process."""
     reader, writer = os.pipe()
@@ -374,6 +408,13 @@ class ForkedUsers(Case):
                      lambda: list(self.pool.imap(tasks.square, [3]))):
             self.assertIn("RuntimeError", in_fork(call))
             self.assertEqual(self.pool.apply(tasks.square, (3,)), 9)
+
+    def test_forked_while_the_handler_is_at_work(self):
+        """Nobody gives back the child's copy of its lock."""
+        with held_elsewhere(self.pool._handler._lock):
+            for call in (lambda: self.pool.map_async(tasks.square, [3]),
+                         lambda: self.pool.apply_async(tasks.square, (3,), callback=print)):
+                self.assertIn("RuntimeError", in_fork(call))
 
     def test_result_of_the_parent_in_a_forked_child(self):
         go = self.path("go")
@@ -428,6 +469,22 @@ class ForkedUsers(Case):
     def test_fork_inside_of_a_chunk(self):
         found = self.pool.map_async(tasks.fork_and_return, [self.notes] * 3, 3).get(PATIENCE)
         self.assertEqual((found, len(self.read_notes())), (["parent"] * 3, 3))
+
+    def test_exit_code_of_a_tasks_child(self):
+        function = functools.partial(tasks.fork_and_exit_with, 3)
+        self.assertEqual(self.pool.apply(function, (0,)), 3)
+        self.assertEqual(self.pool.map(function, [1, 2], 2), [3, 3])
+
+    def test_join_does_not_wait_for_a_tasks_child(self):
+        """Which holds what multiprocessing's join looks at."""
+        pool = self.new_pool(2)
+        pool.starmap(tasks.leave_a_process, [(self.notes, 60)] * 2, 1)
+        for child in self.read_notes():
+            self.addCleanup(os.kill, int(child), signal.SIGKILL)
+        start = time.monotonic()
+        pool.close()
+        pool.join()
+        self.assertLess(time.monotonic() - start, 8)  # ten seconds for each, once
 
 
 @engine_only
@@ -558,6 +615,39 @@ class NothingLeft(Case):
         gc.collect()
         tasks.touch(self.path("go"))
         self.wait_gone(numbers)
+
+    def test_dropped_with_work_in_hand(self):
+        """What was handed in is done, whether the pool was closed or not."""
+        for close in (True, False):
+            pool = self.context.Pool(1)
+            numbers = pids(pool)
+            for number in range(4):
+                pool.apply_async(tasks.nap_and_note, (0.05, self.notes, number))
+            if close:
+                pool.close()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                del pool
+                gc.collect()
+            self.wait_until(lambda: len(self.read_notes()) == 4, "the end of all")
+            self.wait_gone(numbers)
+            tasks.forget(self.notes)
+
+    def test_ended_while_another_thread_starts_a_worker(self):
+        """By the collector, in a thread that has the lock for which that one waits."""
+        pool = self.context.Pool(1)
+        pool.map(tasks.same, range(3))
+        with allcores.crew._asking:
+            os.kill(pids(pool)[0], signal.SIGKILL)
+            pool.apply_async(tasks.same, (1,))  # nobody waits for it: that is a thread's work
+            self.wait_until(lambda: pool._core.workers(1)[0][0] == 1, "an attempt to start")
+            start = time.monotonic()
+            pool._state = "TERMINATE"
+            allcores.pool._end(pool._core, pool._crew, pool._intake, pool._handler)
+            pool._terminate.cancel()
+            del pool
+            gc.collect()
+        self.assertLess(time.monotonic() - start, 8)  # it was for ever
 
     def test_results_do_not_keep_arguments(self):
         function = tasks.Counter(5)

@@ -451,6 +451,38 @@ print(sum(result.get()))
 """)
         self.assertEqual((code, out, err), (0, "328350\n", ""))
 
+    def test_open_files_are_written_out(self):
+        """The functions that ran do not keep their module."""
+        path = self.path("out")
+        for call in "pool.map(square, [1])", "pool.map(square, [1], 1)", "pool.apply(square, [1])":
+            code, _, err = self.run_main(f"""
+out = open({path!r}, "w")
+pool = multiprocessing.Pool(1)
+{call}
+pool.close()
+pool.join()
+out.write("the results")
+""")
+            self.assertEqual((code, err), (0, ""))
+            with open(path) as file:
+                self.assertEqual(file.read(), "the results", call)
+
+    def test_files_opened_at_exit_are_left_alone(self):
+        """Their descriptors' numbers are new, whatever a pool that was never closed had."""
+        path = self.path("precious")
+        with open(path, "w") as file:
+            file.write("precious" * 100)
+        code, _, err = self.run_main(f"""
+import atexit
+opened = []
+atexit.register(lambda: opened.extend(open({path!r}, "r+") for _ in range(20)))
+pool = multiprocessing.Pool(2)
+pool.map(square, [1, 2])
+""")
+        self.assertEqual((code, err), (0, ""))
+        with open(path) as file:
+            self.assertEqual(file.read(), "precious" * 100)
+
     def test_uncaught_error_with_a_running_pool(self):
         code, out, err = self.run_main("""
 pool = multiprocessing.Pool(2)
