@@ -443,6 +443,12 @@ def hang_at_start(notes):
     time.sleep(60)
 
 
+def hang_at_first_start(notes):
+    is_first = not os.path.exists(notes)
+    note(notes, os.getpid())
+    time.sleep(60 if is_first else 0)
+
+
 # ---- workers ----
 
 def whoami(_=None):

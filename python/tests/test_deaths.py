@@ -367,19 +367,17 @@ class Initializers(Case):
         self.check_no_respawning(pool)
 
     def test_raises_once(self):
+        """The first is enough: it is an error of the program, and not tried again."""
         pool = self.new_pool(1, tasks.fail_first_start, (self.path("once"),))
-        try:
-            self.assertEqual(pool.apply_async(tasks.square, (3,)).get(PATIENCE), 9)
-        except allcores.StartError as error:
-            self.assertIn("only once", str(error))
+        self.check_told(pool, "only once")
 
     def test_raises_in_a_replacement(self):
+        """What the first worker has done stays; nobody is left for what comes after it."""
         pool = self.new_pool(1, tasks.fail_second_start, (self.folder,), maxtasksperchild=1)
-        self.assertEqual(pool.apply_async(tasks.square, (3,)).get(PATIENCE), 9)
-        try:
-            self.assertEqual(pool.apply_async(tasks.square, (4,)).get(PATIENCE), 16)
-        except allcores.StartError as error:
-            self.assertIn("second", str(error))
+        first = pool.apply_async(tasks.square, (3,))
+        self.assertEqual(first.get(PATIENCE), 9)
+        self.check_told(pool, "the second has no luck")
+        self.assertEqual(first.get(0), 9)
 
     def test_cannot_be_unpickled(self):
         pool = self.new_pool(1, tasks.set_state, (tasks.Brittle("unpickle"),))
@@ -388,25 +386,45 @@ class Initializers(Case):
         else:
             self.check_told(pool)
 
+    def kill_attempt(self, number):
+        """SIGKILL for the number-th that is in its initializer."""
+        self.wait_until(lambda: len(self.read_notes()) >= number, f"attempt {number}")
+        os.kill(int(self.read_notes()[number - 1]), signal.SIGKILL)
+
     def test_killed_in_the_initializer(self):
+        """Once: another attempt is made, and does the work."""
+        pool = self.new_pool(1, tasks.hang_at_first_start, (self.notes,))
+        result = pool.apply_async(tasks.square, (3,))
+        self.kill_attempt(1)
+        self.assertEqual(result.get(PATIENCE), 9)
+        self.assertEqual(pool.map(tasks.same, range(50), 1), list(range(50)))
+        self.assertEqual(self.read_notes()[1:], [str(number) for number in pids(pool)])
+
+    def test_killed_in_each_initializer(self):
+        """Three in a row, and nobody else is there: all calls fail."""
+        how = "not known" if self.method == "forkserver" else "signal 9"
         pool = self.new_pool(1, tasks.hang_at_start, (self.notes,))
         result = pool.apply_async(tasks.square, (3,))
-        self.wait_until(self.read_notes)
-        os.kill(int(self.read_notes()[0]), signal.SIGKILL)
-        self.wait_until(lambda: result.ready() or len(self.read_notes()) > 1,
-                        "an error or another attempt")
-        pool.terminate()
-        pool.join()
+        for number in (1, 2, 3):
+            self.assertFalse(result.ready())
+            self.kill_attempt(number)
+        self.assertRaisesRegex(allcores.StartError, how, result.get, PATIENCE)
+        self.check_told(pool, "no worker becomes ready", how)
+        self.check_no_respawning(pool)
+        self.assertEqual(len(self.read_notes()), 3)
 
     def test_never_returns(self):
+        """Nobody is given up before his ten minutes are over; terminate need not wait for them."""
         pool = self.new_pool(2, tasks.hang_at_start, (self.notes,))
         numbers = pids(pool)
         result = pool.apply_async(tasks.square, (3,))
         with self.assertRaises(allcores.TimeoutError):
             result.get(0.5)
+        self.assertEqual(pids(pool), numbers)
         pool.terminate()
         pool.join()
         self.wait_gone(numbers)
+        self.assertRaises(allcores.TaskCancelled, result.get, 0)
 
 
 @engine_only
