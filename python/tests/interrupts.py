@@ -13,6 +13,7 @@ import time
 import traceback
 
 import allcores
+import sessions
 
 # The package's files, and those of multiprocessing whose state its own depends on.
 PLACES = (os.path.dirname(allcores.__file__) + os.sep, multiprocessing.util.__file__)
@@ -76,7 +77,7 @@ def _run(scenario, at, place):
             os._exit(3)
         sys.exit(0)
     status = _wait(child)
-    left = _left(child)
+    left = sessions.left(child, PATIENCE / 4)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     if status is None:
@@ -96,24 +97,3 @@ def _wait(child):
             return status
         time.sleep(0.001)
     return None
-
-
-def _left(session):
-    """Of its processes: those that do not end within a bounded time."""
-    end = time.monotonic() + PATIENCE / 4
-    while (found := _members(session)) and time.monotonic() < end:
-        time.sleep(0.002)
-    return found
-
-
-def _members(session):
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat") as file:
-                state, _, _, theirs = file.read().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(theirs) == session and state not in "ZX":
-            found.append(int(name))
-    return found

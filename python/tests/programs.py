@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Tests that take a whole program: a script in a session of its own, and its workers."""
+import os
+import signal
+
 from squeeze import SKIP
 from support import Case, Script
 
@@ -18,7 +21,6 @@ if __name__ == "__main__":
     def tell(pool):
         print(*[worker.pid for worker in pool._pool], flush=True)
 """
-
 
 class Program(Case):
     """Runs a script; its first line of output is its workers' pids."""
@@ -40,5 +42,11 @@ class Program(Case):
         """Its output; it ends by itself, with one of the codes, and all its workers with it."""
         code, out, err = script.finish()
         self.assertIn(code, codes, err)
-        self.wait_gone(self.workers)
+        self.wait_gone(self.workers)  # wherever they went
         return out, err
+
+    def kill(self, script):
+        """Nothing outlives it for long."""
+        os.kill(script.pid, signal.SIGKILL)
+        script.check_gone()
+        self.wait_gone(self.workers)

@@ -10,6 +10,7 @@ import time
 import unittest
 
 import allcores
+import sessions
 import tasks
 
 METHODS = ("fork", "spawn", "forkserver")
@@ -117,6 +118,7 @@ class Script:
         folder = os.path.dirname(os.path.abspath(__file__))
         env = dict(os.environ, **env)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, env.get("PYTHONPATH")]))
+        self.case = case
         self.process = subprocess.Popen(
             [sys.executable, path, *map(str, args)], env=env, text=True, start_new_session=True,
             stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -131,9 +133,16 @@ class Script:
         return line.decode()
 
     def finish(self, seconds=PATIENCE):
-        """(exit code, stdout, stderr); raises subprocess.TimeoutExpired."""
+        """(exit code, stdout, stderr), and nothing is left; raises subprocess.TimeoutExpired."""
         out, err = self.process.communicate(timeout=seconds)
+        self.check_gone(err)
         return self.process.returncode, out, err
+
+    def check_gone(self, said=""):
+        """It has ended, and all that it started: workers, those that replaced them, and the
+        servers of spawn and forkserver, which end a moment later."""
+        left = sessions.left(self.pid, PATIENCE)
+        self.case.assertEqual(left, [], f"{sessions.describe(left)} {said}")
 
     def kill(self):
         try:

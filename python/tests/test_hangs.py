@@ -29,8 +29,7 @@ result = pool.starmap_async(tasks.note_and_wait, [(notes, never)] * 10, 1)
     def test_killed_while_workers_are_busy(self):
         script = self.start(self.busy + "result.get()")
         self.wait_notes(2)
-        os.kill(script.pid, signal.SIGKILL)
-        self.wait_gone(self.workers)
+        self.kill(script)
 
     def test_killed_while_workers_compute(self):
         script = self.start("""
@@ -39,8 +38,7 @@ tell(pool)
 pool.map(tasks.spin_noted, [notes] * 4, 1)
 """)
         self.wait_notes(2)
-        os.kill(script.pid, signal.SIGKILL)
-        self.wait_gone(self.workers)
+        self.kill(script)
 
     def test_killed_while_idle(self):
         script = self.start("""
@@ -49,14 +47,12 @@ pool.map(tasks.square, range(10))
 tell(pool)
 time.sleep(100)
 """)
-        os.kill(script.pid, signal.SIGKILL)
-        self.wait_gone(self.workers)
+        self.kill(script)
 
     def test_killed_while_it_joins(self):
         script = self.start(self.busy + "pool.close()\npool.join()")
         self.wait_notes(2)
-        os.kill(script.pid, signal.SIGKILL)
-        self.wait_gone(self.workers)
+        self.kill(script)
 
     def test_killed_while_initializers_run(self):
         script = self.start("""
@@ -65,8 +61,7 @@ tell(pool)
 pool.apply(tasks.square, (3,))
 """)
         self.wait_notes(2)
-        os.kill(script.pid, signal.SIGKILL)
-        self.wait_gone(self.workers)
+        self.kill(script)
 
     def test_killed_while_workers_import_the_program(self):
         if self.method == "fork":
@@ -78,15 +73,13 @@ tell(pool)
 pool.apply(tasks.square, (3,))
 """)
         self.wait_notes(2)
-        os.kill(script.pid, signal.SIGKILL)
-        self.wait_gone(self.workers)
+        self.kill(script)
 
     def test_killed_while_a_worker_is_stopped(self):
         script = self.start(self.busy + "result.get()")
         self.wait_notes(2)
         os.kill(self.workers[0], signal.SIGSTOP)
-        os.kill(script.pid, signal.SIGKILL)
-        self.wait_gone(self.workers)
+        self.kill(script)
 
     def test_terminated_by_a_signal(self):
         script = self.start(self.busy + "result.get()")
