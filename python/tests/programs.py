@@ -2,6 +2,7 @@
 """Tests that take a whole program: a script in a session of its own, and its workers."""
 import os
 import signal
+import time
 
 from squeeze import SKIP
 from support import Case, Script
@@ -22,6 +23,11 @@ if __name__ == "__main__":
         print(*[worker.pid for worker in pool._pool], flush=True)
 """
 
+# Seconds from a signal to the end of all: less than the ten after which what was forgotten is
+# ended in the end (core.join and crew.reap in pool.py, LEAVE_NS in C), so that it is noticed.
+AT_ONCE = 8.0
+
+
 class Program(Case):
     """Runs a script; its first line of output is its workers' pids."""
 
@@ -29,6 +35,7 @@ class Program(Case):
         lines = (head + body).strip().splitlines()
         text = HEAD + "".join(f"    {line}\n" for line in lines)
         script = Script(self, text, self.method, self.folder)
+        self.signalled = None
         line = script.first_line()
         if line.startswith(SKIP):
             self.skipTest(line.removeprefix(SKIP).strip())
@@ -38,15 +45,30 @@ class Program(Case):
     def wait_notes(self, count):
         self.wait_until(lambda: len(self.read_notes()) >= count, f"{count} running tasks")
 
-    def finish(self, script, *codes):
-        """Its output; it ends by itself, with one of the codes, and all its workers with it."""
-        code, out, err = script.finish()
-        self.assertIn(code, codes, err)
-        self.wait_gone(self.workers)  # wherever they went
-        return out, err
+    def interrupt(self, script):
+        """Ctrl-C, which goes to the whole group."""
+        self.signalled = time.monotonic()
+        os.killpg(script.pid, signal.SIGINT)
+
+    def send(self, script, number):
+        self.signalled = time.monotonic()
+        os.kill(script.pid, number)
 
     def kill(self, script):
         """Nothing outlives it for long."""
-        os.kill(script.pid, signal.SIGKILL)
+        self.send(script, signal.SIGKILL)
         script.check_gone()
-        self.wait_gone(self.workers)
+        self.check_ended(AT_ONCE)
+
+    def finish(self, script, *codes, within=AT_ONCE):
+        """Its output; it ends by itself, with one of the codes, all its workers with it, and
+        within so many seconds of a signal."""
+        code, out, err = script.finish()
+        self.assertIn(code, codes, err)
+        self.check_ended(within)
+        return out, err
+
+    def check_ended(self, within):
+        self.wait_gone(self.workers)  # wherever they went
+        if self.signalled is not None:
+            self.assertLess(time.monotonic() - self.signalled, within, "seconds to the end")
