@@ -79,7 +79,7 @@ tsan: ## all suites under the thread sanitizer
 	@$(CONFIGURE) build/tsan $(TSAN)
 	@$(RUN) build/tsan:unit,crash,programs
 
-soak: ## long random runs, all sweeps in full, every test by every Python; SOAK_SECONDS=600
+soak: ## long random runs, all sweeps in full, and what make test leaves out for other Pythons; SOAK_SECONDS=600
 	@PYTHON=$(PYTHON) tools/setup soak python
 	@$(CONFIGURE) $(BUILD) -Dtests=true -Dpython="$$(tools/pythons $(PYTHON))"
 	@tools/quiet ninja -C $(BUILD)
