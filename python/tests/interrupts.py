@@ -1,51 +1,93 @@
 # SPDX-License-Identifier: MIT
-"""Ctrl-C at each place where Python looks for it: as a function of the package is entered.
+"""Ctrl-C at each place where Python looks for it.
 
-A signal handler runs between two instructions of the main thread, where a function begins, after
-a call, and where a loop goes round. Here SIGINT is raised at each of the first kind in turn, each
-in a forked copy of this process.
+A signal handler runs between two instructions of the main thread: where a function begins, after
+a call of what is not written in Python, and where a loop goes round. Here SIGINT is raised at each
+such place in turn, as it is come to for the first time, each in a forked copy of this process.
 """
+import dis
+import functools
 import multiprocessing.util
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 
 import allcores
 import sessions
 
-# The package's files, and those of multiprocessing whose state its own depends on.
-PLACES = (os.path.dirname(allcores.__file__) + os.sep, multiprocessing.util.__file__)
+# The package's files, and those of the standard library whose state its own depends on.
+PLACES = (os.path.dirname(allcores.__file__) + os.sep, multiprocessing.util.__file__,
+          threading.__file__)
 PATIENCE = 20.0
+LOOKS = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
+
+
+@functools.cache
+def _table(code):
+    return dis._parse_exception_table(code)
+
+
+def _handler(code, offset):
+    """Where an exception raised at this offset is handled."""
+    for entry in _table(code):
+        if entry.start <= offset < entry.end:
+            return entry.target
+    return None
 
 
 class At:
-    """In its block SIGINT comes as the number-th function is entered (None: never)."""
+    """In its block SIGINT comes at the place (None: never)."""
 
-    def __init__(self, number=None):
-        self.number = number
+    def __init__(self, place=None):
+        self.place = place
+        self.came = False
+        self.places = {}  # in the order in which they were come to
         self._pid = None
-        self.entered = []  # names of functions
+        self._callers = set()  # frames whose last call was of Python code, which looks by itself
 
     def __enter__(self):
         self._pid = os.getpid()
-        sys.settrace(self._trace)
+        sys.settrace(self._enter)
         return self
 
     def __exit__(self, *exc):
         sys.settrace(None)
 
-    def came(self):
-        """Whether it has come: two runs need not enter the same functions."""
-        return self.number is not None and self.number < len(self.entered)
+    def _reach(self, code, offset, line):
+        place = f"{os.path.basename(code.co_filename)}:{line} {code.co_qualname} @{offset}"
+        if os.getpid() != self._pid or place in self.places:
+            return
+        self.places[place] = True
+        if place == self.place:
+            self.came = True
+            signal.raise_signal(signal.SIGINT)
 
-    def _trace(self, frame, event, arg):
+    def _enter(self, frame, event, arg):
         code = frame.f_code
-        if os.getpid() == self._pid and code.co_filename.startswith(PLACES):
-            self.entered.append(f"{os.path.basename(code.co_filename)} {code.co_qualname}")
-            if len(self.entered) - 1 == self.number:
-                signal.raise_signal(signal.SIGINT)
+        self._callers.add(frame.f_back)
+        if not code.co_filename.startswith(PLACES):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        self._reach(code, -1, code.co_firstlineno)
+        last = None
+
+        def step(frame, event, arg):
+            nonlocal last
+            if event == "opcode":
+                here, before, last = frame.f_lasti, last, frame.f_lasti
+                called_python = frame in self._callers
+                self._callers.discard(frame)
+                if (before is not None and not called_python
+                        and dis.opname[code.co_code[before]] in LOOKS
+                        # What is raised here must go where it would have gone from there.
+                        and _handler(code, before) == _handler(code, here)):
+                    self._reach(code, here, frame.f_lineno)
+            return step
+
+        return step
 
 
 def check(scenario):
@@ -56,17 +98,13 @@ def check(scenario):
     process exits, and all that it started must be gone.
     """
     at = At()
-    _run(scenario, at, None)
-    for name in dict.fromkeys(at.entered):
-        place = f"{scenario.__name__}, interrupted in {name}"
-        _run(scenario, At(at.entered.index(name)), place)
-    print(scenario.__name__, len(at.entered) > 5, flush=True)
+    scenario(at)
+    for place in at.places:
+        _run(scenario, At(place), f"{scenario.__name__}, interrupted in {place}")
+    print(scenario.__name__, len(at.places), flush=True)
 
 
 def _run(scenario, at, place):
-    if place is None:
-        scenario(at)
-        return
     child = os.fork()
     if child == 0:
         os.setsid()
