@@ -27,7 +27,8 @@
 
 #include "door.h"
 
-/* Processes in a row that end before they are ready, while none is: enough. */
+/* Starts in a row that come to nothing, while nobody is ready: enough. While others are on
+ * their way, one more for each seat, since those may end in the same way. */
 #define BAD_STARTS_MOST 3
 #define IDLE_ENDS_MOST 100
 #define LOOK_NS INT64_C(100000000)
@@ -204,20 +205,33 @@ static bool is_any_on_its_way(struct ac_pool *pool)
 	return false;
 }
 
-/* A seat that could not be filled: wait if others work, or are about to; else give up. */
-static void note_bad_start(struct ac_pool *pool, const char *why)
+/*
+ * Who is ready, or may yet be, is worth waiting for. A start that the system refused says
+ * nothing of those on their way, however often it is: it is not counted then. A process
+ * that ended does: they may end like it, and each be excused by the next.
+ */
+static bool wait_for_others(struct ac_pool *pool, bool refused)
+{
+	bool coming = is_any_on_its_way(pool);
+
+	if (pool->present || (refused && coming))
+		pool->bad_starts--;
+	else if (!coming || pool->bad_starts >= BAD_STARTS_MOST + pool->workers)
+		return false;
+	pool->retry_at = ac__sys_now() + RETRY_NS;
+	return true;
+}
+
+/* A seat that could not be filled: refused by the system, or its process has ended. */
+static void note_bad_start(struct ac_pool *pool, bool refused, const char *why)
 {
 	char text[AC_TEXT_SIZE];
 
 	for (unsigned seat = 1; seat <= pool->workers; seat++)
 		note_ready(pool, seat);
 	pool->bad_starts++;
-	if (pool->bad_starts < BAD_STARTS_MOST)
+	if (pool->bad_starts < BAD_STARTS_MOST || wait_for_others(pool, refused))
 		return;
-	if (pool->present || is_any_on_its_way(pool)) {
-		pool->retry_at = ac__sys_now() + RETRY_NS;
-		return;
-	}
 	snprintf(text, sizeof text, "no worker becomes ready: %s", why);
 	ac__pool_fail(pool, AC_ESTART, text);
 }
@@ -253,7 +267,7 @@ static void restart(struct ac_pool *pool, unsigned seat)
 
 		if (r == 0)
 			return;
-		note_bad_start(pool, ac_strerror(r));
+		note_bad_start(pool, true, ac_strerror(r));
 	}
 }
 
@@ -325,9 +339,9 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 	if (refused)
 		note_refusal(pool, seat);
 	else if (!was_ready && !member->orphaned && wants_workers(pool))
-		note_bad_start(pool, member->doomed ?
-					     "it was not ready in time" :
-					     ending->text);
+		note_bad_start(pool, !pool->start && !ending->pid,
+			       member->doomed ? "it was not ready in time" :
+						ending->text);
 	else if (was_ready && !held && !member->doomed && wants_workers(pool))
 		note_idle_end(pool, ending->text);
 	restart(pool, seat);					/* 6 */
@@ -373,7 +387,7 @@ static void lose_template(struct ac_pool *pool)
 			watch_end(pool, seat);
 		}
 	if (orphaned && wants_workers(pool))
-		note_bad_start(pool, "the process that starts them ended");
+		note_bad_start(pool, false, "the process that starts them ended");
 }
 
 static void attend_template(struct ac_pool *pool)

@@ -27,6 +27,7 @@ enum behaviour {
 	COMES_ALTHOUGH,		/* start says that the second one does not */
 	IS_GONE_AT_ONCE,	/* the first, reaped; somebody else holds its socket */
 	WAITS_FIRST,		/* before it takes: 15 when told to leave */
+	IS_READY_LATE,
 };
 
 /* Shared with all processes. */
@@ -104,6 +105,8 @@ static inline int serve(int fd)
 		ac_worker_close(worker);
 		return 11;
 	}
+	if (seen->behaviour == IS_READY_LATE)
+		nap(3500 * MS);
 	if (ac_worker_ready(worker, 0, NULL) < 0)
 		return 12;
 	if (seen->behaviour == LEAVES_WHEN_READY)

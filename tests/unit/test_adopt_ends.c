@@ -128,6 +128,14 @@ static void test_adopt_leaving_and_living_on_is_a_death(void **state)
 
 /* ---- that do not start ---- */
 
+static bool both_are_idle(void)
+{
+	struct ac_worker_stat stats[2];
+
+	return ac_pool_workers(pool, stats, 2) == 2 &&
+	       stats[0].state == AC_WORKER_IDLE && stats[1].state == AC_WORKER_IDLE;
+}
+
 static void assert_never_starts(enum behaviour behaviour, int64_t ready_ns,
 				const char *why, unsigned starts_most)
 {
@@ -244,6 +252,20 @@ static void test_adopt_start_that_fails_on_the_way(void **state)
 	}
 }
 
+/* Refused each second while the other one takes its time: that one is worth waiting for. */
+static void test_adopt_start_that_fails_while_another_comes(void **state)
+{
+	(void)state;
+	open_adopting(2, 0, 0);
+	EVENTUALLY(both_are_idle());
+	seen->behaviour = IS_READY_LATE;
+	seen->refuses_from = 3;
+	kill(seen->pids[0], SIGKILL);
+	kill(seen->pids[1], SIGKILL);
+	assert_serves();
+	assert_true(seen->starts >= 3 + 5);
+}
+
 /* ---- the owner's end ---- */
 
 static int be_owner(void *arg)
@@ -286,6 +308,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_workers_that_leave_as_they_come),
 		ADOPT_TEST(test_adopt_start_that_fails_later),
 		ADOPT_TEST(test_adopt_start_that_fails_on_the_way),
+		ADOPT_TEST(test_adopt_start_that_fails_while_another_comes),
 		ADOPT_TEST(test_adopt_workers_die_with_their_owner),
 	};
 

@@ -262,6 +262,7 @@ struct init_shared {
 	unsigned fail_from; /* runs from this one on fail, from 1; 0: none */
 	int value;	    /* what a failing one returns; INT_MIN: it kills itself */
 	bool sleeps;
+	int stagger_ms;	    /* longer by this, of four runs each */
 };
 
 static int initialised;
@@ -274,6 +275,7 @@ static int init_worker(void *arg)
 	if (shared->sleeps)
 		for (;;)
 			pause();
+	nap((2 + run % 4) * shared->stagger_ms * MS);
 	initialised = 4711;
 	if (!shared->fail_from || run < shared->fail_from)
 		return 0;
@@ -437,6 +439,27 @@ static void test_pool_init_that_dies_fails_every_call(void **state)
 	munmap(shared, sizeof *shared);
 }
 
+/* At each end there is another one on its way, which is no better. */
+static void test_pool_init_that_dies_at_different_times(void **state)
+{
+	struct init_shared *shared = share(sizeof *shared);
+	struct ac_task *task;
+	struct ac_pool *pool;
+
+	(void)state;
+	shared->fail_from = 1;
+	shared->value = INT_MIN;
+	shared->stagger_ms = 1000;
+	pool = open_with_init(shared, 4, 0);
+	task = submit_int(pool, nap_ms, 0);
+	assert_int_equal(ac_task_wait(task, 25 * SECOND), 0);
+	assert_int_equal(status_of(task), AC_ESTART);
+	ac_task_free(task);
+	assert_no_more_runs(shared, 12);
+	assert_int_equal(ac_pool_close(pool), 0);
+	munmap(shared, sizeof *shared);
+}
+
 static void test_pool_init_that_fails_later_ends_what_is_under_way(void **state)
 {
 	struct init_shared *shared = share(sizeof *shared);
@@ -587,6 +610,7 @@ int main(void)
 		HELP_TEST(test_pool_init_that_fails_fails_every_call),
 		HELP_TEST(test_pool_init_failure_is_in_the_outcome_of_later_calls),
 		HELP_TEST(test_pool_init_that_dies_fails_every_call),
+		HELP_TEST(test_pool_init_that_dies_at_different_times),
 		HELP_TEST(test_pool_init_that_fails_later_ends_what_is_under_way),
 		HELP_TEST(test_pool_init_that_never_returns_is_given_up),
 		HELP_TEST(test_pool_recycles_after_each_task),
