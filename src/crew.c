@@ -545,6 +545,18 @@ void ac__crew_kill_deaf(struct ac_pool *pool)
 	}
 }
 
+bool ac__crew_is_overdue(struct ac_pool *pool)
+{
+	for (unsigned seat = 1; seat <= pool->workers; seat++) {
+		const struct ac__member *member = &pool->crew[seat];
+
+		if (member->state != AC__MEMBER_ABSENT && !member->doomed &&
+		    ac__sys_poll(member->door.owner_end, 0) != 0)
+			return false;
+	}
+	return true;
+}
+
 void ac__crew_dismiss(struct ac_pool *pool)
 {
 	ac__ring_wake_all(&pool->board);

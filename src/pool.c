@@ -289,16 +289,20 @@ static void tell_to_leave(struct ac_pool *pool)
 }
 
 /* A worker that is stopped does not hear that it is to leave, and a template that is stopped
- * does not tell of ends. */
+ * does not tell of ends. One that has none to tell of yet is left alone: it reaps those that
+ * still start, or take their time. */
 static void hurry(struct ac_pool *pool, bool closing)
 {
+	bool overdue;
+
 	if (closing)
 		ac__crew_kill_all(pool);
 	else
 		ac__crew_kill_deaf(pool);
-	if (pool->hurried)
+	overdue = ac__crew_is_overdue(pool);
+	if (overdue && pool->overdue)
 		ac__template_kill(&pool->template);
-	pool->hurried = true;
+	pool->overdue = overdue;
 	pool->leave_by = ac__sys_deadline(TELL_NS);
 }
 

@@ -111,7 +111,7 @@ struct ac_pool {
 	_Atomic bool forked;	/* this is a child that we did not start */
 	bool shut, terminated;
 	bool closing;		/* workers were told to leave */
-	bool hurried;		/* and some that had not by leave_by were killed */
+	bool overdue;		/* all that remained at the last leave_by had ended, or were killed */
 	int64_t leave_by;
 	struct ac__ending failure; /* status 0: none; else the pool can't go on */
 
@@ -237,6 +237,8 @@ void ac__crew_kill(struct ac_pool *pool, unsigned seat);
 void ac__crew_kill_all(struct ac_pool *pool);
 /* Those that are ready, and have not noticed that they are to leave. */
 void ac__crew_kill_deaf(struct ac_pool *pool);
+/* All that are left were killed, or have ended already: somebody is to tell of it. */
+bool ac__crew_is_overdue(struct ac_pool *pool);
 /* Once closing is set: whoever sleeps leaves. */
 void ac__crew_dismiss(struct ac_pool *pool);
 bool ac__crew_gone(struct ac_pool *pool);

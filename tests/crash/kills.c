@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "crash.h"
@@ -403,6 +404,32 @@ static void join_with_stopped(void *arg)
 	close_pool(2 * SECOND);
 }
 
+static int init_beyond_patience(void *arg)
+{
+	(void)arg;
+	crash_sleep(13 * SECOND);
+	return 0;
+}
+
+/* Nobody is deaf, and the template reaps them all: an owner that adopts orphans gets none. */
+static void join_with_starting(void *arg)
+{
+	struct ac_pool_opts opts = { .size = sizeof opts,
+				     .workers = WORKERS,
+				     .init = init_beyond_patience };
+
+	(void)arg;
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	crash_print_take(&before);
+	CHECK_EQ(ac_pool_open(&pool, &opts), 0);
+	while ((template = crash_template(getpid())) == 0 ||
+	       crash_workers(template, workers, WORKERS) < WORKERS)
+		crash_sleep(MS);
+	CHECK_EQ(ac_pool_shut(pool), 0);
+	CHECK_EQ(ac_pool_join(pool, 20 * SECOND), 0);
+	close_pool(2 * SECOND);
+}
+
 int main(int argc, char **argv)
 {
 	bool no = false, yes = true;
@@ -429,5 +456,6 @@ int main(int argc, char **argv)
 	crash_case("closed with a worker stopped", close_with_one_stopped, NULL, 20);
 	crash_case("joined with a worker stopped", join_with_stopped, &no, 25);
 	crash_case("joined with the template stopped", join_with_stopped, &yes, 25);
+	crash_case("joined with workers in their initialisers", join_with_starting, NULL, 30);
 	return crash_end();
 }
