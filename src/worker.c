@@ -285,8 +285,10 @@ int ac_worker_wait(struct ac_worker *worker)
 
 		if (ac__ring_length(&worker->board))
 			return 1;
-		if (closing)
+		if (closing) {
+			atomic_store(&row_of(worker)->leaving, 1);
 			return 0;
+		}
 		r = sleep_until_rung(worker);
 		if (r == -EINTR)
 			return r;

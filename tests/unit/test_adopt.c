@@ -158,6 +158,24 @@ static void test_adopt_waiting_before_the_first_task(void **state)
 	assert_int_equal(ac_worker_wait(NULL), -EINVAL);
 }
 
+/* Where nobody can be asked how they ended, their own word counts: they were told to. */
+static void test_adopt_leaving_while_waiting_is_no_death(void **state)
+{
+	struct ac_pool_stat stat;
+
+	(void)state;
+	signal(SIGCHLD, SIG_IGN);
+	seen->behaviour = WAITS_FIRST;
+	open_adopting(2, 0, 0);
+	nap(50 * MS);
+	assert_int_equal(ac_pool_shut(pool), 0);
+	assert_int_equal(ac_pool_join(pool, 20 * SECOND), 0);
+	assert_int_equal(ac_pool_stat(pool, &stat, sizeof stat), 0);
+	signal(SIGCHLD, SIG_DFL);
+	assert_int_equal(seen->waits[0], 2);
+	assert_int_equal(stat.deaths, 0);
+}
+
 /* ---- fed streams ---- */
 
 static void test_adopt_fed_streams_and_units(void **state)
@@ -239,6 +257,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_runs_maps_and_functions),
 		ADOPT_TEST(test_adopt_current_call_is_known),
 		ADOPT_TEST(test_adopt_waiting_before_the_first_task),
+		ADOPT_TEST(test_adopt_leaving_while_waiting_is_no_death),
 		ADOPT_TEST(test_adopt_fed_streams_and_units),
 		ADOPT_TEST(test_adopt_refuses_what_can_not_be),
 	};
