@@ -489,24 +489,32 @@ static int64_t check_start(struct ac_pool *pool, unsigned seat, int64_t now)
 	return INT64_MAX;
 }
 
+/* Asking costs a few system calls for each, and every call of the user's comes by here. */
+static bool is_time_to_look(struct ac_pool *pool, int64_t now)
+{
+	if (!pool->unwatched || pool->look_at > now)
+		return false;
+	pool->look_at = now + LOOK_NS;
+	return true;
+}
+
 int64_t ac__crew_check(struct ac_pool *pool, int64_t now)
 {
 	int64_t next;
+	bool look;
 
 	if (pool->retry_at <= now)
 		fill_vacant(pool);
 	next = pool->retry_at;
-	for (unsigned seat = 1; (pool->starting || pool->unwatched) &&
-				seat <= pool->workers; seat++) {
+	look = is_time_to_look(pool, now);
+	for (unsigned seat = 1; (pool->starting || look) && seat <= pool->workers; seat++) {
 		int64_t ready_by = check_start(pool, seat, now);
 
 		next = AC__MIN(next, ready_by);
-		if (!pool->crew[seat].unwatched)
-			continue;
-		attend_member(pool, seat);
-		next = AC__MIN(next, now + LOOK_NS);
+		if (look && pool->crew[seat].unwatched)
+			attend_member(pool, seat);
 	}
-	return next;
+	return pool->unwatched ? AC__MIN(next, pool->look_at) : next;
 }
 
 /* ---- stopping ---- */

@@ -136,6 +136,7 @@ struct ac_pool {
 	unsigned idle_ends;	/* in quick succession, with nothing settled in between */
 	uint64_t idle_settled;
 	int64_t idle_end_at;
+	int64_t look_at;	/* the unwatched are looked at then */
 	int64_t retry_at;	/* vacant seats are filled then; INT64_MAX: none */
 	char name[16];
 

@@ -4,6 +4,19 @@
  */
 #include "adopt_help.h"
 
+#include <poll.h>
+
+static unsigned polls;
+
+/* In libc's place, so that a test sees how often the owner asks. */
+int poll(struct pollfd *fds, nfds_t n, int ms)
+{
+	struct timespec timeout = { ms / 1000, ms % 1000 * MS };
+
+	polls++;
+	return ppoll(fds, n, ms < 0 ? NULL : &timeout, NULL);
+}
+
 /* ---- serving ---- */
 
 static void test_adopt_serves_by_numbers(void **state)
@@ -176,6 +189,23 @@ static void test_adopt_leaving_while_waiting_is_no_death(void **state)
 	assert_int_equal(stat.deaths, 0);
 }
 
+/* Each one that the epoll does not tell of is asked ten times a second, not at each call. */
+static void test_adopt_calls_do_not_look_at_every_worker(void **state)
+{
+	int64_t start;
+	unsigned looks;
+
+	(void)state;
+	open_adopting(4, 0, 0);
+	assert_serves();
+	start = now();
+	polls = 0;
+	for (int i = 0; i < 500; i++)
+		assert_serves();
+	looks = 1 + (unsigned)((now() - start) / (100 * MS));
+	assert_in_range(polls, 0, 4 * looks);
+}
+
 /* ---- fed streams ---- */
 
 static void test_adopt_fed_streams_and_units(void **state)
@@ -258,6 +288,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_current_call_is_known),
 		ADOPT_TEST(test_adopt_waiting_before_the_first_task),
 		ADOPT_TEST(test_adopt_leaving_while_waiting_is_no_death),
+		ADOPT_TEST(test_adopt_calls_do_not_look_at_every_worker),
 		ADOPT_TEST(test_adopt_fed_streams_and_units),
 		ADOPT_TEST(test_adopt_refuses_what_can_not_be),
 	};
