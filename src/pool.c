@@ -307,7 +307,7 @@ static void hurry(struct ac_pool *pool, bool closing)
 }
 
 /* Until the workers are gone. Who only joins lets those that leave take their time: a Python
- * worker's finalizers run then. */
+ * worker's finalizers run then. Who only looks now and then is the one to hurry them, too. */
 static int see_off(struct ac_pool *pool, int64_t deadline, bool closing)
 {
 	int r;
@@ -316,10 +316,12 @@ static int see_off(struct ac_pool *pool, int64_t deadline, bool closing)
 	for (;;) {
 		r = ac__wait(pool, workers_are_gone, pool,
 			     AC__MIN(deadline, pool->leave_by));
-		if (r != -ETIMEDOUT || ac__sys_now() >= deadline)
+		if (r != -ETIMEDOUT)
 			return r;
 		if (ac__sys_now() >= pool->leave_by)
 			hurry(pool, closing);
+		if (ac__sys_now() >= deadline)
+			return r;
 	}
 }
 
@@ -348,6 +350,9 @@ int ac_pool_join(struct ac_pool *pool, int64_t timeout_ns)
 	if (is_forked(pool))
 		return AC_EFORK;
 	ac__pool_lock(pool);
+	/* Where no time is left to wait for ends, those that have come are seen. */
+	ac__wait_look(pool);
+	ac__wait_changed(pool);
 	r = join_work(pool, deadline);
 	if (r == 0 && pool->shut)
 		r = see_off(pool, deadline, false);

@@ -404,6 +404,25 @@ static void join_with_stopped(void *arg)
 	close_pool(2 * SECOND);
 }
 
+/* A look now and then counts as waiting. */
+static void join_by_looks(void *arg)
+{
+	const bool *stop = arg;
+	int64_t end = crash_now() + (*stop ? 15 : 5) * SECOND;
+	int r;
+
+	open_pool();
+	if (*stop)
+		kill(workers[0], SIGSTOP);
+	CHECK_EQ(ac_pool_shut(pool), 0);
+	while ((r = ac_pool_join(pool, 0)) == -ETIMEDOUT) {
+		CHECK(crash_now() < end);
+		crash_sleep(100 * MS);
+	}
+	CHECK_EQ(r, 0);
+	close_pool(2 * SECOND);
+}
+
 static int init_beyond_patience(void *arg)
 {
 	(void)arg;
@@ -456,6 +475,8 @@ int main(int argc, char **argv)
 	crash_case("closed with a worker stopped", close_with_one_stopped, NULL, 20);
 	crash_case("joined with a worker stopped", join_with_stopped, &no, 25);
 	crash_case("joined with the template stopped", join_with_stopped, &yes, 25);
+	crash_case("joined by looks", join_by_looks, &no, 10);
+	crash_case("joined by looks with a worker stopped", join_by_looks, &yes, 25);
 	crash_case("joined with workers in their initialisers", join_with_starting, NULL, 30);
 	return crash_end();
 }
