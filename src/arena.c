@@ -3,16 +3,36 @@
 #include "arena.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #define MAGIC UINT64_C(0x61636172656e6131) /* "acarena1" */
-#define LAYOUT 1
+#define LAYOUT 2
 
-static uint32_t struct_sizes(void)
+/* Sizes alone would miss a member that came into a row's padding. */
+static uint32_t places_in_structs(void)
 {
-	return (uint32_t)(sizeof(struct ac__arena_shm) ^
-			  sizeof(struct ac__seat_shm) << 10 ^
-			  sizeof(struct ac__block_shm) << 20);
+	static const size_t places[] = {
+		sizeof(struct ac__arena_shm),
+		sizeof(struct ac__seat_shm),
+		sizeof(struct ac__block_shm),
+		offsetof(struct ac__seat_shm, pid),
+		offsetof(struct ac__seat_shm, name),
+		offsetof(struct ac__seat_shm, task),
+		offsetof(struct ac__seat_shm, tasks),
+		offsetof(struct ac__seat_shm, busy_ns),
+		offsetof(struct ac__seat_shm, busy_since),
+		offsetof(struct ac__seat_shm, task_since),
+		offsetof(struct ac__seat_shm, events),
+		offsetof(struct ac__seat_shm, leaving),
+		offsetof(struct ac__seat_shm, lease),
+		offsetof(struct ac__seat_shm, text),
+	};
+	uint32_t print = 0;
+
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+		print = print * 31 + (uint32_t)places[i];
+	return print;
 }
 
 /* Where things lie, from the counts in plan. Returns the end. */
@@ -47,7 +67,7 @@ int ac__arena_open(struct ac__arena *arena, const struct ac__arena_plan *plan)
 {
 	struct ac__arena_shm stamp = { .magic = MAGIC,
 				       .version = LAYOUT,
-				       .sizes = struct_sizes(),
+				       .places = places_in_structs(),
 				       .seats = plan->seats,
 				       .blocks = plan->blocks,
 				       .root_len = plan->root_len,
@@ -68,7 +88,7 @@ int ac__arena_open(struct ac__arena *arena, const struct ac__arena_plan *plan)
 static bool stamp_fits(const struct ac__arena_shm *stamp)
 {
 	return stamp->magic == MAGIC && stamp->version == LAYOUT &&
-	       stamp->sizes == struct_sizes() &&
+	       stamp->places == places_in_structs() &&
 	       stamp->root_offset + stamp->root_len <= stamp->base;
 }
 

@@ -28,6 +28,7 @@ enum ac__seat_state {
 	AC__SEAT_REFUSED,	/* it is here, and will not be ready; text says why */
 };
 
+/* A new member goes into the stamp's places, too. */
 struct ac__seat_shm {
 	/* The owner writes EMPTY and INVITED, the process the rest. */
 	ac__word word AC__ALIGNED(AC__LINE);
@@ -72,7 +73,7 @@ struct ac__block_shm {
 struct ac__arena_shm {
 	uint64_t magic;
 	uint32_t version;	/* of this layout, not of the library */
-	uint32_t sizes;		/* two builds whose structs differ refuse each other */
+	uint32_t places;	/* two builds whose structs differ refuse each other */
 	uint64_t base, limit;
 	uint32_t sealed;
 	uint32_t seats, blocks;

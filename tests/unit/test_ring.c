@@ -41,6 +41,34 @@ static void test_ring_board_that_does_not_fit_is_another_version(void **state)
 	assert_int_equal(ac__board_attach(&second, &arena), 0);
 }
 
+static int attach_arena(void)
+{
+	struct ac__arena second;
+	int r = ac__arena_attach(&second, dup(arena.region.fd));
+
+	if (r == 0)
+		ac__arena_close(&second);
+	return r;
+}
+
+/* By its number, or by where things lie in structs whose sizes are the same. */
+static void test_ring_arena_of_another_layout_is_another_version(void **state)
+{
+	uint32_t version = arena.shm->version, places = arena.shm->places;
+
+	(void)state;
+	assert_int_equal(attach_arena(), 0);
+	arena.shm->version = 1;
+	assert_int_equal(attach_arena(), AC_EVERSION);
+	arena.shm->version = version;
+	arena.shm->places = (uint32_t)(sizeof(struct ac__arena_shm) ^
+				       sizeof(struct ac__seat_shm) << 10 ^
+				       sizeof(struct ac__block_shm) << 20);
+	assert_int_equal(attach_arena(), AC_EVERSION);
+	arena.shm->places = places;
+	assert_int_equal(attach_arena(), 0);
+}
+
 /* What addresses are computed from is checked, all of it. */
 static void test_ring_board_with_spoilt_places_is_another_version(void **state)
 {
@@ -420,6 +448,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_ring_board_is_attached_with_its_places),
 		TEST(test_ring_board_that_does_not_fit_is_another_version),
+		TEST(test_ring_arena_of_another_layout_is_another_version),
 		TEST(test_ring_board_with_spoilt_places_is_another_version),
 		TEST(test_ring_one_task_goes_round),
 		TEST(test_ring_is_first_in_first_out),
