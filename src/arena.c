@@ -8,6 +8,7 @@
 
 #define MAGIC UINT64_C(0x61636172656e6131) /* "acarena1" */
 #define LAYOUT 2
+#define LOOKS_MOST 8
 
 /* Sizes alone would miss a member that came into a row's padding. */
 static uint32_t places_in_structs(void)
@@ -170,15 +171,23 @@ enum ac__seat_state ac__seat_state(struct ac__arena *arena, unsigned seat)
 	return ac__word_state(atomic_load(&arena->seats[seat].word));
 }
 
-int64_t ac__seat_task_ns(struct ac__arena *arena, unsigned seat)
+/* Since when is another task's where the number changes meanwhile. Whoever changes it all
+ * the time has only just begun. */
+uint64_t ac__seat_task(struct ac__arena *arena, unsigned seat, int64_t *ns)
 {
 	const struct ac__seat_shm *row = &arena->seats[seat];
-	int64_t since = atomic_load(&row->task_since);
-	int64_t now = ac__sys_now_coarse();
+	uint64_t task = atomic_load(&row->task), seen;
+	unsigned looks = 0;
+	int64_t since, now;
 
-	if (!atomic_load(&row->task) || since <= 0 || since > now)
-		return 0;
-	return now - since;
+	do {
+		seen = task;
+		since = atomic_load(&row->task_since);
+		task = atomic_load(&row->task);
+	} while (task != seen && ++looks < LOOKS_MOST);
+	now = ac__sys_now_coarse();
+	*ns = task && task == seen && since > 0 && since < now ? now - since : 0;
+	return task;
 }
 
 int ac__seat_take(struct ac__arena *arena, unsigned seat, pid_t pid)

@@ -36,7 +36,8 @@ struct ac__seat_shm {
 	_Atomic int32_t pid;
 	char name[16];
 
-	/* Statistics: written by the process only, read by anyone, relaxed. */
+	/* Statistics: written by the process only, read by anyone, relaxed; but task_since
+	 * and then task, which belong together: see ac__seat_task. */
 	_Atomic uint64_t task AC__ALIGNED(AC__LINE); /* its number, 0: none */
 	_Atomic uint64_t tasks;
 	_Atomic int64_t busy_ns;	/* up to busy_since */
@@ -113,8 +114,9 @@ bool ac__seat_withdraw(struct ac__arena *arena, unsigned seat);
 /* After its process is gone and all that it held was dealt with. */
 void ac__seat_free(struct ac__arena *arena, unsigned seat);
 enum ac__seat_state ac__seat_state(struct ac__arena *arena, unsigned seat);
-/* For how long it has been at its task, as far as it says so; 0: at none. */
-int64_t ac__seat_task_ns(struct ac__arena *arena, unsigned seat);
+/* Its task's number, as far as it says so, and in *ns for how long it has been at it;
+ * both 0: at none. */
+uint64_t ac__seat_task(struct ac__arena *arena, unsigned seat, int64_t *ns);
 
 /* The process's side: INVITED to TAKEN, AC_ECLOSED if the invitation was withdrawn. */
 int ac__seat_take(struct ac__arena *arena, unsigned seat, pid_t pid);

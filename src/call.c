@@ -31,8 +31,10 @@ int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t inde
 	call->claimed = 0;
 	call->pace.step = 0;
 	call->arg = task->data;
-	atomic_store_explicit(&row->task_since, ac__sys_now_coarse(), memory_order_relaxed);
-	atomic_store_explicit(&row->task, task->number, memory_order_relaxed);
+	/* Release: who sees this time sees that the last task is over, and who sees this
+	 * number sees this time. */
+	atomic_store_explicit(&row->task_since, ac__sys_now_coarse(), memory_order_release);
+	atomic_store_explicit(&row->task, task->number, memory_order_release);
 	if (worker->board.trace_count || task->flags & AC__TASK_TIMED) {
 		call->started_ns = ac__sys_now();
 		atomic_store_explicit(&task->started_ns, call->started_ns,

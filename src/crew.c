@@ -323,7 +323,7 @@ static void bury(struct ac_pool *pool, unsigned seat, struct ac__ending *ending)
 	note_ready(pool, seat);
 	was_ready = member->state == AC__MEMBER_PRESENT;
 	ending->seat = seat;
-	ending->ran_ns = ac__seat_task_ns(arena, seat);
+	ac__seat_task(arena, seat, &ending->ran_ns);
 	if (!ending->pid)
 		ending->pid = member->pid ? member->pid : arena->seats[seat].pid;
 	left = has_left_properly(arena, seat, ending);

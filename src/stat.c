@@ -35,11 +35,10 @@ static void fill_worker(struct ac_pool *pool, unsigned seat, struct ac_worker_st
 	memset(stat, 0, sizeof *stat);
 	stat->state = state_of(pool, seat);
 	stat->pid = stat->state == AC_WORKER_ABSENT ? 0 : atomic_load(&row->pid);
-	stat->task = atomic_load(&row->task);
+	stat->task = ac__seat_task(ac__pool_arena(pool), seat, &stat->task_ns);
 	stat->tasks = atomic_load(&row->tasks);
 	stat->busy_ns = busy_of(row);
 	stat->starts = pool->crew[seat].starts;
-	stat->task_ns = ac__seat_task_ns(ac__pool_arena(pool), seat);
 	memcpy(stat->name, row->name, sizeof stat->name);
 	stat->name[sizeof stat->name - 1] = '\0';
 	memcpy(stat->text, row->text, sizeof stat->text);

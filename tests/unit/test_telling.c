@@ -192,6 +192,54 @@ static void test_telling_is_cut_to_its_room(void **state)
 	ac__arena_close(&arena);
 }
 
+static struct {
+	struct ac__arena arena;
+	struct ac_worker worker;
+	_Atomic bool stop;
+	int64_t idle_ns;
+} beginner;
+
+/* Task after task, each after a long time with none. */
+static void *begin_tasks(void *arg)
+{
+	struct ac__seat_shm *row = &beginner.arena.seats[1];
+
+	while (!beginner.stop) {
+		atomic_store(&row->task, 0);
+		atomic_store(&row->task_since, ac__sys_now_coarse() - beginner.idle_ns);
+		beginner.worker.board.tasks[0].number++;
+		ac__call_begin(&beginner.worker.call, &beginner.worker, 0);
+	}
+	return arg;
+}
+
+static void test_telling_no_idle_time_as_a_task_s(void **state)
+{
+	struct ac__board_plan plan = { .tasks = 2 };
+	struct ac__arena_plan room = { .seats = 2, .blocks = 8,
+				       .root_len = ac__board_size(&plan, 2) };
+	int64_t start = now(), most = 0;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(ac__arena_open(&beginner.arena, &room), 0);
+	ac__board_init(&beginner.worker.board, &beginner.arena, &plan);
+	beginner.worker.seat = 1;
+	beginner.stop = false;
+	beginner.idle_ns = start / 2; /* of the time since the system was started */
+	assert_int_equal(pthread_create(&thread, NULL, begin_tasks, NULL), 0);
+	while (now() - start < SECOND) {
+		int64_t ns;
+
+		ac__seat_task(&beginner.arena, 1, &ns);
+		most = ns > most ? ns : most;
+	}
+	beginner.stop = true;
+	pthread_join(thread, NULL);
+	ac__arena_close(&beginner.arena);
+	assert_true(most < beginner.idle_ns);
+}
+
 #define TELLING_TEST(test) cmocka_unit_test_setup_teardown(test, help_set_up, tear_down)
 
 int main(void)
@@ -204,6 +252,7 @@ int main(void)
 		TELLING_TEST(test_telling_how_long_a_worker_is_at_it),
 		TELLING_TEST(test_telling_what_a_worker_says),
 		TELLING_TEST(test_telling_is_cut_to_its_room),
+		TELLING_TEST(test_telling_no_idle_time_as_a_task_s),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
