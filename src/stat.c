@@ -28,6 +28,16 @@ static int64_t busy_of(const struct ac__seat_shm *row)
 	return since > 0 && since < now ? busy + now - since : busy;
 }
 
+/* What somebody who is there says of itself: a refusal, too, stands in its place. */
+static void copy_text(struct ac_pool *pool, unsigned seat, struct ac_worker_stat *stat)
+{
+	if (stat->state == AC_WORKER_ABSENT ||
+	    ac__seat_state(ac__pool_arena(pool), seat) == AC__SEAT_REFUSED)
+		return;
+	memcpy(stat->text, ac__pool_arena(pool)->seats[seat].text, sizeof stat->text);
+	stat->text[sizeof stat->text - 1] = '\0';
+}
+
 static void fill_worker(struct ac_pool *pool, unsigned seat, struct ac_worker_stat *stat)
 {
 	const struct ac__seat_shm *row = &ac__pool_arena(pool)->seats[seat];
@@ -41,8 +51,7 @@ static void fill_worker(struct ac_pool *pool, unsigned seat, struct ac_worker_st
 	stat->starts = pool->crew[seat].starts;
 	memcpy(stat->name, row->name, sizeof stat->name);
 	stat->name[sizeof stat->name - 1] = '\0';
-	memcpy(stat->text, row->text, sizeof stat->text);
-	stat->text[sizeof stat->text - 1] = '\0';
+	copy_text(pool, seat, stat);
 }
 
 int ac_pool_workers(struct ac_pool *pool, struct ac_worker_stat *stats, unsigned n)

@@ -7,6 +7,7 @@
 
 static struct ac_pool *pool;
 static struct ac_task *task;
+static _Atomic bool *refused; /* shared; where it is, workers refuse */
 
 /* ---- workers ---- */
 
@@ -34,6 +35,19 @@ static int be_quick(struct ac_call *call)
 	return 0;
 }
 
+/* And stays for a moment, so that its seat can be looked at. */
+static int refuse(int fd)
+{
+	struct ac_worker *worker;
+
+	if (ac_worker_open(&worker, fd) < 0)
+		return 10;
+	ac_worker_ready(worker, -1, "no licence");
+	*refused = true;
+	nap(300 * MS);
+	return 0;
+}
+
 static int serve(int fd)
 {
 	struct ac_worker *worker;
@@ -57,7 +71,7 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 	(void)arg, (void)worker;
 	if (pid == 0) {
 		alarm(0);
-		_exit(serve(fd));
+		_exit(refused ? refuse(fd) : serve(fd));
 	}
 	return pid;
 }
@@ -169,7 +183,27 @@ static void test_telling_what_a_worker_says(void **state)
 	EVENTUALLY(ac_pool_workers(pool, &stat, 1) == 1 && stat.starts == 2 &&
 		   stat.state == AC_WORKER_IDLE);
 	assert_string_equal(stat.text, "about to be");
+	assert_int_equal(ac_pool_shut(pool), 0);
+	assert_int_equal(ac_pool_join(pool, 20 * SECOND), 0);
+	assert_int_equal(ac_pool_workers(pool, &stat, 1), 1);
+	assert_int_equal(stat.state, AC_WORKER_ABSENT);
+	assert_string_equal(stat.text, "");
 	assert_int_equal(ac_worker_say(NULL, "x"), -EINVAL);
+}
+
+/* It is not what the worker says of itself, and the pool's calls tell it. */
+static void test_telling_nothing_of_a_refusal(void **state)
+{
+	struct ac_worker_stat stat;
+
+	(void)state;
+	refused = share(sizeof *refused);
+	pool = open_adopting();
+	EVENTUALLY(*refused);
+	assert_int_equal(ac_pool_workers(pool, &stat, 1), 1);
+	assert_string_equal(stat.text, "");
+	munmap(refused, sizeof *refused);
+	refused = NULL;
 }
 
 static void test_telling_is_cut_to_its_room(void **state)
@@ -251,6 +285,7 @@ int main(void)
 		TELLING_TEST(test_telling_age_of_the_task_at_hand_alone),
 		TELLING_TEST(test_telling_how_long_a_worker_is_at_it),
 		TELLING_TEST(test_telling_what_a_worker_says),
+		TELLING_TEST(test_telling_nothing_of_a_refusal),
 		TELLING_TEST(test_telling_is_cut_to_its_room),
 		TELLING_TEST(test_telling_no_idle_time_as_a_task_s),
 	};
