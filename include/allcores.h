@@ -45,6 +45,8 @@
  * - Options are structs whose first member is their size. Zero everywhere
  *   else means the default; NULL instead of options means all defaults.
  *   -EINVAL: size was not set; -E2BIG: options that this library does not know are set.
+ * - Of ac_outcome and ac_worker_stat you hand in arrays, which know no size: these
+ *   structs do not grow within one SONAME.
  * - The library never prints, exits, aborts or installs a signal handler in
  *   the owner. It flushes stdio (fflush(NULL)) where it forks, so that
  *   buffered output is not written twice.
@@ -117,7 +119,9 @@ struct ac_outcome {
 	 * noticed, to a few milliseconds; 0: not known. */
 	int64_t ran_ns;
 	/* AC_EDIED: the most memory that the process ever had resident, in bytes, as the kernel
-	 * counts it (getrusage's ru_maxrss); 0: not known. */
+	 * counts it (getrusage's ru_maxrss): the largest child that it waited for is included, and
+	 * Linux keeps the figure over exec, so that one that was started anew (spawn) has at
+	 * least what its parent had then. 0: not known. */
 	uint64_t peak_rss;
 	char text[AC_TEXT_SIZE]; /* ac_call_fail's words, or a sentence of ours; "" for success */
 };
