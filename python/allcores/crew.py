@@ -133,6 +133,7 @@ class Crew:
         self._kills = oom.read()
         self._killed: set[int] = set()  # pids, by SIGKILL, as far as somebody asked
         self.failure: BaseException | None = None
+        self._method: str | None = None  # by which processes are started
         self.over = False  # the pool was terminated: nobody is to be started any more
         self.put_off = signals.came
         _crews.add(self)
@@ -176,6 +177,7 @@ class Crew:
         process.name = process.name.replace("Process", "PoolWorker")
         process.daemon = True
         method = getattr(type(process), "_start_method", None) or get_start_method()
+        self._method = method
         if method != "fork":
             # It would be started on the way, and unblock what is blocked here.
             resource_tracker.ensure_running()
@@ -241,9 +243,18 @@ class Crew:
             errors.describe(function),
             self._was_oom(pid) if known == -signal.SIGKILL else False,
             ran_ns / 1e9 if ran_ns else None,
-            peak_rss or None,
+            self._peak_of(peak_rss),
             end.stack if end else None,
         )
+
+    def _peak_of(self, peak_rss: int) -> int | None:
+        """Linux keeps the figure over exec: up to ours then, it says nothing of a spawned worker."""
+        if peak_rss and self._method != "fork":
+            from resource import RUSAGE_SELF, getrusage  # most programs never ask
+
+            if peak_rss <= getrusage(RUSAGE_SELF).ru_maxrss * 1024:
+                return None
+        return peak_rss or None
 
     def _was_oom(self, pid: int) -> bool | None:
         self._killed.add(pid)
