@@ -344,24 +344,27 @@ class WhileReplacing(Program, unittest.TestCase):
     def test_comes_out_of_the_wait(self):
         script = self.start("""
 def interrupted(*args, **kwds):
-    if threading.current_thread() is threading.main_thread():
-        pool._crew._make = make
+    by_main.append(threading.get_ident() == threading.main_thread().ident)
+    pool._crew._make = make
+    if by_main[-1]:
         signal.raise_signal(signal.SIGINT)
     return make(*args, **kwds)
-pool = context.Pool(1, maxtasksperchild=1)
-make, pool._crew._make = pool._crew._make, interrupted
-stream = pool._core.stream()
+by_main = []
 print(flush=True)
 try:
-    while pool._crew._make is interrupted:  # else the engine's helper was faster
+    while not any(by_main):  # else the engine's helper was faster
+        pool = context.Pool(1, maxtasksperchild=1)
+        make, pool._crew._make = pool._crew._make, interrupted
+        stream = pool._core.stream()
         stream.push_call(abs, (-1,), {})
-        while not stream.take(0):
+        while pool._crew._make is interrupted:
+            stream.take(0)
             pool._core.workers(1)
+        stream.close()
     time.sleep(1)
     print("never came")
 except KeyboardInterrupt:
     print("came")
-stream.close()
 print(pool.apply(abs, (-2,)))
 pool.terminate()
 """)
