@@ -263,7 +263,7 @@ static void test_adopt_start_that_fails_while_another_comes(void **state)
 	kill(seen->pids[0], SIGKILL);
 	kill(seen->pids[1], SIGKILL);
 	assert_serves();
-	assert_true(seen->starts >= 3 + 5);
+	assert_true(seen->starts >= 3 + 4); /* more refusals than fail a pool that has nobody */
 }
 
 /* ---- the owner's end ---- */
