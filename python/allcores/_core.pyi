@@ -6,6 +6,7 @@ from typing import Any, Protocol, final
 
 class _Crew(Protocol):
     put_off: list[int]
+    def deliver(self) -> None: ...
     def start(self, worker: int, fd: int, request: int) -> int: ...
     def explain(
         self,

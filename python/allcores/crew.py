@@ -66,16 +66,14 @@ ENDS_MOST = 1000
 def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
     """Its exit code as soon as it has ended. Process.join with a limit waits until all have that
     hold its sentinel: a child of its own may, and live on."""
-    end = None if timeout is None else time.monotonic() + timeout
+    if timeout is None:
+        process.join()
+        return process.exitcode
+    end = time.monotonic() + timeout
     pause = 0.0005
-    while (exitcode := process.exitcode) is None:
-        if end is None:
-            process.join()
-        elif time.monotonic() >= end:
-            break
-        else:
-            time.sleep(pause)
-            pause = min(2 * pause, 0.02)
+    while (exitcode := process.exitcode) is None and time.monotonic() < end:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
     return exitcode
 
 
@@ -135,7 +133,7 @@ class Crew:
         self.failure: BaseException | None = None
         self._method: str | None = None  # by which processes are started
         self.over = False  # the pool was terminated: nobody is to be started any more
-        self.put_off = signals.came
+        self.put_off, self.deliver = signals.came, signals.deliver
         _crews.add(self)
 
     def start(self, worker: int, fd: int, request: int) -> int:

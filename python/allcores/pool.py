@@ -425,6 +425,7 @@ def _let_go(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> N
 
     def finish() -> None:
         try:
+            _stop_sources(intake)  # what has not been read was not handed in
             intake.close(core.shut)
             _finish(core, crew, intake, handler)
         finally:
@@ -434,6 +435,12 @@ def _let_go(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> N
         threading.Thread(target=finish, name="allcores-finish", daemon=True).start()
     except (RuntimeError, MemoryError):
         at_exit()
+
+
+def _stop_sources(intake: Intake) -> None:
+    for feeder in intake.feeders():
+        if isinstance(feeder, Source):
+            feeder.stop()
 
 
 def _has_work(core: _core.Pool) -> bool:
@@ -449,9 +456,7 @@ def _end(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None
     util.debug("terminating pool")
     crew.over = True
     core.terminate()
-    for feeder in intake.feeders():
-        if isinstance(feeder, Source):
-            feeder.stop()
+    _stop_sources(intake)
     intake.clear()
     handler.end()
     core.join(10)

@@ -24,13 +24,28 @@ _SIGNALS = [
     if hasattr(signal, name)
 ]
 
-came: list[int] = []  # while handlers waited: for who resumes them to raise again
+came: list[int] = []  # while handlers waited: whoever resumes them delivers
 
 _handlers: dict[int, Any] = {}  # that wait
 
 
 def _note(signum: int, frame: object) -> None:
     came.append(signum)
+
+
+def deliver() -> None:
+    """Run the handler of the first that came. Not by another signal: a wakeup descriptor has been
+    told of it already."""
+    if came:
+        signum = came.pop(0)
+        handler = signal.getsignal(signum)
+        if callable(handler):
+            handler(signum, None)
+
+
+def _may_raise(handler: Any) -> bool:
+    # asyncio's does nothing; signal.signal would undo its siginterrupt.
+    return callable(handler) and getattr(handler, "__name__", None) != "_sighandler_noop"
 
 
 def hold() -> list[tuple[int, Any]]:
@@ -43,7 +58,7 @@ def hold() -> list[tuple[int, Any]]:
     try:
         for signum in _SIGNALS:
             handler = signal.getsignal(signum)
-            if callable(handler) and handler is not _note:
+            if handler is not _note and _may_raise(handler):
                 _handlers[signum] = handler
                 held.append((signum, handler))
                 signal.signal(signum, _note)
@@ -73,7 +88,7 @@ def in_one_go(call: Callable[[], object]) -> None:
     finally:
         resume(held)
         while here and came:
-            signal.raise_signal(came.pop(0))
+            deliver()
 
 
 def _resume_in_child() -> None:

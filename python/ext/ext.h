@@ -58,6 +58,8 @@ int64_t patience_slice(const struct patience *patience);
 /* What the wait's result r means: -EINTR: go on; -1: an exception is set; else r. */
 int patience_judge(const struct patience *patience, int r);
 
+/* Whether this is the main thread: Python's signal handlers run there alone. */
+bool runs_handlers(void);
 /* Python code that has to come to its end raised, and what it raised is a Ctrl-C: run it again,
  * and PyErr_SetInterrupt() when it has. */
 bool put_off_interrupt(unsigned *interrupts);

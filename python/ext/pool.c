@@ -16,25 +16,26 @@
 
 #define HANDLERS_MOST 8 /* then it is no handler's, but what always comes out */
 
-/* Signals that came meanwhile: their handlers run when we are back, in the wait that this is
- * part of. */
-static void raise_put_off(PyObject *crew)
+/* pair: (process, what to do). A child forked since inherits the pending call. */
+static bool is_ours(PyObject *pair)
 {
-	PyObject *signals = PyObject_GetAttrString(crew, "put_off");
-	Py_ssize_t n = signals && PyList_Check(signals) ? PyList_GET_SIZE(signals) : 0;
-
-	for (Py_ssize_t i = 0; i < n; i++)
-		PyErr_SetInterruptEx((int)PyLong_AsLong(PyList_GET_ITEM(signals, i)));
-	if (n)
-		PyList_SetSlice(signals, 0, n, NULL);
-	Py_XDECREF(signals);
+	return PyLong_AsLong(PyTuple_GET_ITEM(pair, 0)) == getpid();
 }
 
-/* pair: (process, exception). A child forked since inherits the pending call. */
+static int call_function(void *pair)
+{
+	PyObject *done = is_ours(pair) ? PyObject_CallNoArgs(PyTuple_GET_ITEM((PyObject *)pair, 1)) :
+					 Py_NewRef(Py_None);
+
+	Py_DECREF((PyObject *)pair);
+	Py_XDECREF(done);
+	return done ? 0 : -1;
+}
+
 static int raise_exception(void *pair)
 {
 	PyObject *error = PyTuple_GET_ITEM((PyObject *)pair, 1);
-	bool ours = PyLong_AsLong(PyTuple_GET_ITEM((PyObject *)pair, 0)) == getpid();
+	bool ours = is_ours(pair);
 
 	if (ours)
 		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
@@ -42,18 +43,36 @@ static int raise_exception(void *pair)
 	return ours ? -1 : 0;
 }
 
-static void raise_when_back(PyObject *error)
+/* In the main thread, in the wait that this is part of. Takes over object. */
+static void when_back(int (*act)(void *), PyObject *object)
 {
-	PyObject *pair = Py_BuildValue("(iN)", (int)getpid(), error);
+	PyObject *pair = Py_BuildValue("(iN)", (int)getpid(), object);
 
 	if (!pair)
 		PyErr_Clear();
-	else if (Py_AddPendingCall(raise_exception, pair) < 0)
+	else if (Py_AddPendingCall(act, pair) < 0)
 		Py_DECREF(pair);
 }
 
-/* What comes out is a signal handler's, from just before or after: it must not cost the pool a
- * worker, and is raised when we are back. */
+/* Signals that came meanwhile. */
+static void deliver_put_off(PyObject *crew)
+{
+	PyObject *signals = PyObject_GetAttrString(crew, "put_off");
+	PyObject *deliver = signals ? PyObject_GetAttrString(crew, "deliver") : NULL;
+
+	for (Py_ssize_t i = 0; deliver && i < PyList_GET_SIZE(signals); i++)
+		when_back(call_function, Py_NewRef(deliver));
+	Py_XDECREF(deliver);
+	Py_XDECREF(signals);
+}
+
+static bool is_handlers_exception(void)
+{
+	return runs_handlers() && !PyErr_ExceptionMatches(PyExc_MemoryError);
+}
+
+/* What a signal handler raised just before or after must not cost the pool a worker, and is raised
+ * when we are back. */
 static PyObject *ask_crew(PyObject *crew, unsigned worker, int fd)
 {
 	static unsigned long requests; /* under the GIL */
@@ -62,10 +81,10 @@ static PyObject *ask_crew(PyObject *crew, unsigned worker, int fd)
 	unsigned n = 0;
 
 	while (!(pid = PyObject_CallMethod(crew, "start", "Iik", worker, fd, request)) &&
-	       n < HANDLERS_MOST)
+	       n < HANDLERS_MOST && is_handlers_exception())
 		errors[n++] = take_exception();
 	while (n)
-		raise_when_back(errors[--n]);
+		when_back(raise_exception, errors[--n]);
 	return pid;
 }
 
@@ -91,7 +110,7 @@ static pid_t start_worker(void *arg, unsigned worker, int fd)
 		Py_DECREF(error);
 		result = -EAGAIN;
 	}
-	raise_put_off(crew);
+	deliver_put_off(crew);
 	PyErr_Restore(type, value, traceback);
 	PyGILState_Release(gil);
 	return result;

@@ -9,8 +9,8 @@
 #define SLICE_NS 50000000
 #define INTERRUPTS_MOST 8 /* then it is no Ctrl-C, but what always comes out */
 
-/* Handlers run in the main thread; after a fork that is the one that forked. */
-static bool runs_handlers(void)
+/* After a fork the main thread is the one that forked. */
+bool runs_handlers(void)
 {
 	return syscall(SYS_gettid) == getpid();
 }

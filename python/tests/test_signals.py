@@ -4,6 +4,7 @@
 
 Ctrl-C in each state of a program is in test_hangs.py.
 """
+import asyncio
 import multiprocessing.popen_fork
 import multiprocessing.util
 import os
@@ -13,9 +14,9 @@ import time
 import unittest
 from unittest import mock
 
-import allcores
 import tasks
-from support import PATIENCE, Case, alive, engine_only, for_each_method
+from allcores import signals
+from support import PATIENCE, Case, engine_only, for_each_method
 
 LOGGER = multiprocessing.util.get_logger()
 
@@ -46,6 +47,70 @@ class Starting(Case):
                 came += 1
         self.assertEqual(came, 20)
         self.assertEqual(pool.map(tasks.same, range(20), 1), list(range(20)))
+
+
+@engine_only
+class Held(unittest.TestCase):
+    """Handlers that wait run once, and are as they were."""
+
+    def hold_and_resume(self):
+        held = signals.hold()
+        try:
+            signal.raise_signal(signal.SIGALRM)
+        finally:
+            signals.resume(held)
+
+    def set(self, handler):
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, handler))
+
+    def test_runs_once(self):
+        came = []
+        reader, writer = os.pipe2(os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, writer)
+        self.addCleanup(signal.set_wakeup_fd, signal.set_wakeup_fd(writer))
+        handler = came.append
+        self.set(lambda signum, frame: handler(signum))
+        self.hold_and_resume()
+        self.assertEqual(came, [])
+        for _ in range(2):
+            signals.deliver()
+        self.assertEqual(came, [signal.SIGALRM])
+        self.assertEqual(os.read(reader, 10), bytes([signal.SIGALRM]))
+
+    def test_nested(self):
+        self.set(raise_alarm)
+        held = signals.hold()
+        self.assertEqual(signals.hold(), [])
+        signals.resume(held)
+        self.assertIs(signal.getsignal(signal.SIGALRM), raise_alarm)
+
+    def test_child_has_them_back(self):
+        self.set(raise_alarm)
+        held = signals.hold()
+        child = os.fork()
+        if child == 0:
+            os._exit(7 if signal.getsignal(signal.SIGALRM) is raise_alarm else 8)
+        signals.resume(held)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 7)
+
+    def test_those_that_never_raise_are_left_alone(self):
+        async def look():
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGALRM, came.append, True)
+            handler = signal.getsignal(signal.SIGALRM)
+            held = signals.hold()
+            same = signal.getsignal(signal.SIGALRM) is handler
+            signals.resume(held)
+            signal.raise_signal(signal.SIGALRM)
+            while not came:
+                await asyncio.sleep(0.001)
+            loop.remove_signal_handler(signal.SIGALRM)
+            return same
+
+        came = []
+        self.assertTrue(asyncio.run(look()))
+        self.assertEqual(came, [True])
 
 
 class ThreadedStarting(Case, unittest.TestCase):
