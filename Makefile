@@ -69,12 +69,12 @@ lint: ## warnings as errors, clang-tidy, floors, comments, spelling, man page
 	@tools/setup lint
 	@tools/lint
 
-asan: ## all suites under address and undefined behaviour sanitizers
+asan: ## all suites but sweeps under address and undefined behaviour sanitizers
 	@tools/setup sanitize
 	@$(CONFIGURE) build/asan $(ASAN)
 	@$(RUN) build/asan:unit,crash,model,programs
 
-tsan: ## all suites under the thread sanitizer
+tsan: ## all suites but sweeps under the thread sanitizer
 	@tools/setup sanitize
 	@$(CONFIGURE) build/tsan $(TSAN)
 	@$(RUN) build/tsan:unit,crash,programs

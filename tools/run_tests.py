@@ -374,7 +374,7 @@ def build(directory):
 
 def sort_key(test):
     """Suites from the lowest floor up: the first red line is the cause."""
-    order = ["unit", "crash", "model", "programs", "install", "stress"]
+    order = ["unit", "crash", "sweep", "model", "programs", "install", "stress"]
     return min([order.index(s) for s in test.suites if s in order],
                default=len(order))
 

@@ -297,17 +297,6 @@ class FromOutside(Case):
         pool.join()
         self.wait_gone(numbers)
 
-    def test_join_with_a_stopped_worker(self):
-        """It is killed after ten seconds; the other one, whose finalizer takes longer, is not."""
-        pool = self.new_pool(2, tasks.add_slow_finalizer, (self.notes, 11))
-        self.wait_until(lambda: len(self.read_notes()) == 2)
-        stopped, other = pids(pool)
-        os.kill(stopped, signal.SIGSTOP)
-        pool.close()
-        pool.join()
-        self.wait_gone([stopped, other])
-        self.assertEqual(self.read_notes()[2:], [str(other)])
-
     def test_pool_in_a_pool_tells_its_parent(self):
         pool = allcores.pool.Pool(1, context=tasks.NO_DAEMON[self.method]())
         self.addCleanup(pool.join)

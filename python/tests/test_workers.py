@@ -10,7 +10,9 @@ import logging
 import multiprocessing
 import multiprocessing.pool
 import multiprocessing.process
+import os
 import pickle
+import signal
 import threading
 import unittest
 import warnings
@@ -161,6 +163,18 @@ class Closing(Case):
     def test_join_needs_close_or_terminate(self):
         self.assertRaises(ValueError, self.pool.join)
         self.assertEqual(self.pool.apply(tasks.square, (2,)), 4)
+
+    @engine_only
+    def test_join_with_a_stopped_worker(self):
+        """It is killed after ten seconds; the other one, whose finalizer takes longer, is not."""
+        pool = self.new_pool(2, tasks.add_slow_finalizer, (self.notes, 11))
+        self.wait_until(lambda: len(self.read_notes()) == 2)
+        stopped, other = pids(pool)
+        os.kill(stopped, signal.SIGSTOP)
+        pool.close()
+        pool.join()
+        self.wait_gone([stopped, other])
+        self.assertEqual(self.read_notes()[2:], [str(other)])
 
     @engine_only
     def test_join_when_a_feeder_could_not_tell(self):

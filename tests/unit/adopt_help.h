@@ -106,7 +106,7 @@ static inline int serve(int fd)
 		return 11;
 	}
 	if (seen->behaviour == IS_READY_LATE)
-		nap(3500 * MS);
+		nap(2200 * MS);
 	if (ac_worker_ready(worker, 0, NULL) < 0)
 		return 12;
 	if (seen->behaviour == LEAVES_WHEN_READY)
