@@ -238,32 +238,29 @@ class Threads(Case, unittest.TestCase):
         pool.close()
         pool.join()
 
-    @engine_only
-    def test_starting_the_handler(self):
+    def check(self, owner_in, name, call):
+        """The call raises it, and those that follow do not suffer."""
         for after in (False, True):
             pool = self.new_pool(2)
-            self.interrupt(threading.Thread, "start", after)
+            self.interrupt(owner_in(pool), name, after)
             with self.assertRaises(KeyboardInterrupt):
-                pool.map_async(tasks.same, range(4))
+                call(pool)
             self.use(pool)
+
+    @engine_only
+    def test_starting_the_handler(self):
+        self.check(lambda pool: threading.Thread, "start",
+                   lambda pool: pool.map_async(tasks.same, range(4)))
 
     @engine_only
     def test_starting_the_reader(self):
-        for after in (False, True):
-            pool = self.new_pool(2)
-            self.interrupt(threading.Thread, "start", after)
-            with self.assertRaises(KeyboardInterrupt):
-                pool.imap(tasks.same, iter(range(4)))
-            self.use(pool)
+        self.check(lambda pool: threading.Thread, "start",
+                   lambda pool: pool.imap(tasks.same, iter(range(4))))
 
     @engine_only
     def test_entering(self):
-        for after in (False, True):
-            pool = self.new_pool(2)
-            self.interrupt(pool._intake, "enter", after)
-            with self.assertRaises(KeyboardInterrupt):
-                pool.map_async(tasks.same, range(4))
-            self.use(pool)
+        self.check(lambda pool: pool._intake, "enter",
+                   lambda pool: pool.map_async(tasks.same, range(4)))
 
 
 for_each_method(globals(), Starting, Rebuilding)
