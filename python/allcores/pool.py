@@ -58,14 +58,17 @@ class _Unfinished(Mapping[int, object]):
 
     def __init__(self, core: _core.Pool) -> None:
         self._core = core
-        self._jobs: weakref.WeakSet[MapResult | Source] = weakref.WeakSet()
+        # By identity. Not a WeakSet, which can't be looked through while other threads add to it.
+        self._jobs: dict[int, weakref.ref[MapResult | Source]] = {}
 
     def add(self, job: MapResult | Source) -> None:
         """A map, or the source of an imap."""
-        self._jobs.add(job)
+        key, jobs = id(job), self._jobs
+        jobs[key] = weakref.ref(job, lambda _: jobs.pop(key, None))
 
     def _unfinished(self) -> list[MapResult | Source]:
-        return [job for job in self._jobs if not job.is_finished()]
+        jobs = (reference() for reference in list(self._jobs.values()))
+        return [job for job in jobs if job is not None and not job.is_finished()]
 
     def __getitem__(self, key: int) -> object:
         return self._unfinished()[key]

@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import unittest
 import warnings
 
@@ -362,6 +363,27 @@ class Private(Case):
         for result in results:
             result.get(PATIENCE)
         self.wait_until(lambda: not pool._cache, "an empty cache")
+
+    @engine_only
+    def test_cache_while_other_threads_hand_in(self):
+        pool = self.new_pool(1)
+        enough = threading.Event()
+
+        def hand_in():
+            while not enough.is_set():
+                pool.map_async(tasks.same, [1]).wait(PATIENCE)
+
+        threads = [threading.Thread(target=hand_in) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:
+                self.assertLessEqual(len(pool._cache), 2 * len(threads))
+        finally:
+            enough.set()
+            for thread in threads:
+                thread.join()
 
     def test_chunks_left_of_a_map(self):
         go = [self.path(f"go{i}") for i in range(10)]
