@@ -9,6 +9,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from multiprocessing import get_context, util
 from multiprocessing.process import BaseProcess
 from types import FunctionType
@@ -58,13 +59,19 @@ class _Unfinished(Mapping[int, object]):
 
     def __init__(self, core: _core.Pool) -> None:
         self._core = core
-        # By identity. Not a WeakSet, which can't be looked through while other threads add to it.
+        # Not a WeakSet, which can't be looked through while other threads add to it.
         self._jobs: dict[int, weakref.ref[MapResult | Source]] = {}
+        self._numbers = count()
+        self._most = 16  # then those that are gone are cleared away
 
     def add(self, job: MapResult | Source) -> None:
         """A map, or the source of an imap."""
-        key, jobs = id(job), self._jobs
-        jobs[key] = weakref.ref(job, lambda _: jobs.pop(key, None))
+        if len(self._jobs) >= self._most:
+            for number, reference in list(self._jobs.items()):
+                if reference() is None:
+                    self._jobs.pop(number, None)
+            self._most = 2 * len(self._jobs) + 16
+        self._jobs[next(self._numbers)] = weakref.ref(job)
 
     def _unfinished(self) -> list[MapResult | Source]:
         jobs = (reference() for reference in list(self._jobs.values()))
