@@ -98,4 +98,5 @@ def _resume_in_child() -> None:
             signal.signal(signum, handler)
 
 
+# Before the hook by which a forked worker begins: crew.py imports this module before worker.py.
 os.register_at_fork(after_in_child=_resume_in_child)

@@ -96,7 +96,7 @@ struct pool_object {
  * NULL where there is no memory at all. A Ctrl-C is raised after it, and takes nothing away. */
 PyObject *value_of(struct pool_object *pool, struct ac_task *task, PyObject *function,
 		   bool *failed, int64_t *elapsed);
-/* The same for a call that was refused with code. */
+/* The exception for a call that was refused with code: a new reference, or NULL with one set. */
 PyObject *explain_refusal(struct pool_object *pool, int code);
 
 /* ---- dropped.c ---- */

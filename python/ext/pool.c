@@ -17,15 +17,16 @@
 #define HANDLERS_MOST 8 /* then it is no handler's, but what always comes out */
 
 /* pair: (process, what to do). A child forked since inherits the pending call. */
-static bool is_ours(PyObject *pair)
+static bool is_this_process(PyObject *pair)
 {
 	return PyLong_AsLong(PyTuple_GET_ITEM(pair, 0)) == getpid();
 }
 
 static int call_function(void *pair)
 {
-	PyObject *done = is_ours(pair) ? PyObject_CallNoArgs(PyTuple_GET_ITEM((PyObject *)pair, 1)) :
-					 Py_NewRef(Py_None);
+	PyObject *function = PyTuple_GET_ITEM((PyObject *)pair, 1);
+	PyObject *done = is_this_process(pair) ? PyObject_CallNoArgs(function) :
+						 Py_NewRef(Py_None);
 
 	Py_DECREF((PyObject *)pair);
 	Py_XDECREF(done);
@@ -35,7 +36,7 @@ static int call_function(void *pair)
 static int raise_exception(void *pair)
 {
 	PyObject *error = PyTuple_GET_ITEM((PyObject *)pair, 1);
-	bool ours = is_ours(pair);
+	bool ours = is_this_process(pair);
 
 	if (ours)
 		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
