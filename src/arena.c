@@ -73,7 +73,8 @@ int ac__arena_open(struct ac__arena *arena, const struct ac__arena_plan *plan)
 				       .blocks = plan->blocks,
 				       .root_len = plan->root_len,
 				       .memory = plan->memory };
-	int r = ac__region_open(&arena->region, lay_out(&stamp, plan), 0);
+	int r = ac__region_open(&arena->region, lay_out(&stamp, plan), 0,
+				plan->group);
 
 	if (r < 0)
 		return r;
@@ -93,31 +94,44 @@ static bool stamp_fits(const struct ac__arena_shm *stamp)
 	       stamp->root_offset + stamp->root_len <= stamp->base;
 }
 
-int ac__arena_attach(struct ac__arena *arena, int fd)
+/* Only the stamp tells how large segment 0 is. */
+static int read_stamp(struct ac__arena_shm *stamp, int fd)
 {
-	struct ac__region first = { 0 };
-	struct ac__arena_shm stamp;
-	uint64_t page = ac__sys_page();
+	size_t len = ac__align_up(sizeof *stamp, ac__sys_page());
 	void *address;
-	int r;
+	int r = ac__sys_map(&address, fd, 0, len);
 
-	/* Only the stamp tells how large segment 0 is. */
-	r = ac__sys_map(&address, fd, 0, ac__align_up(sizeof stamp, page));
+	if (r < 0)
+		return r;
+	memcpy(stamp, address, sizeof *stamp);
+	ac__sys_unmap(address, len);
+	return stamp_fits(stamp) ? 0 : AC_EVERSION;
+}
+
+static int attach(struct ac__arena *arena, int *fd)
+{
+	struct ac__arena_shm stamp;
+	int r = read_stamp(&stamp, *fd);
+
 	if (r < 0) {
-		ac__sys_close(fd);
+		ac__forkguard_drop(fd);
 		return r;
 	}
-	memcpy(&stamp, address, sizeof stamp);
-	ac__sys_unmap(address, ac__align_up(sizeof stamp, page));
-	if (!stamp_fits(&stamp)) {
-		ac__sys_close(fd);
-		return AC_EVERSION;
-	}
-	arena->region = first;
-	r = ac__region_attach(&arena->region, fd, stamp.base, stamp.limit,
+	r = ac__region_attach(&arena->region, *fd, stamp.base, stamp.limit,
 			      stamp.sealed);
+	*fd = -1;
 	if (r == 0)
 		take_places(arena, &stamp);
+	return r;
+}
+
+int ac__arena_attach(struct ac__arena *arena, int *fd)
+{
+	int r;
+
+	ac__forkguard_lock();
+	r = attach(arena, fd);
+	ac__forkguard_unlock();
 	return r;
 }
 

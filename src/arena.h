@@ -100,11 +100,13 @@ struct ac__arena_plan {
 	uint32_t blocks;
 	uint64_t root_len;
 	uint64_t memory; /* 0: no limit */
+	const void *group; /* children started with ac__forkguard_fork(group) share it */
 };
 
 int ac__arena_open(struct ac__arena *arena, const struct ac__arena_plan *plan);
-/* Map one that another process opened; takes over fd in any case. AC_EVERSION: not our layout. */
-int ac__arena_attach(struct ac__arena *arena, int fd);
+/* Map one that another process opened. Takes *fd over in any case and writes -1 there, in one
+ * step for a child. AC_EVERSION: it has another layout. */
+int ac__arena_attach(struct ac__arena *arena, int *fd);
 void ac__arena_close(struct ac__arena *arena);
 
 /* Seats: the owner's side. */

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "forkguard.h"
+
 struct search {
 	const char *root;
 	const char *controller;
@@ -317,15 +319,19 @@ static void visit_group(struct search *s, char *line)
 		visit_mounts(s, path, unified, true);
 }
 
+/* No child is to hold the files that are open meanwhile. */
 static void search_groups(struct search *s)
 {
-	FILE *f = open_file(s->root, "proc/self/cgroup");
 	char *line = NULL;
 	size_t size = 0;
+	FILE *f;
 
+	ac__forkguard_lock();
+	f = open_file(s->root, "proc/self/cgroup");
 	while (read_line(f, &line, &size))
 		visit_group(s, line);
 	close_file(f, line);
+	ac__forkguard_unlock();
 }
 
 double ac__cgroup_cpus(const char *root)

@@ -65,8 +65,8 @@ static void close_member(struct ac_pool *pool, struct ac__member *member)
 	note_unwatched(pool, member, false);
 	ac__sys_epoll_remove(pool->epoll, member->door.owner_end);
 	ac__sys_epoll_remove(pool->epoll, member->pidfd);
-	ac__door_close(&member->door.owner_end);
-	ac__door_close(&member->pidfd);
+	ac__forkguard_close(&member->door.owner_end);
+	ac__forkguard_close(&member->pidfd);
 }
 
 /* READY is a word that the process writes: looked at when it matters. */
@@ -185,7 +185,7 @@ static int start_member(struct ac_pool *pool, unsigned seat)
 	ac__seat_invite(ac__pool_arena(pool), seat);
 	r = pool->start ? start_adopted(pool, seat, member->door.process_end) :
 			  start_forked(pool, seat, member->door.process_end);
-	ac__door_close(&member->door.process_end);
+	ac__forkguard_close(&member->door.process_end);
 	if (r < 0) {
 		close_member(pool, member);
 		ac__seat_free(ac__pool_arena(pool), seat);
@@ -580,14 +580,14 @@ bool ac__crew_gone(struct ac_pool *pool)
 void ac__crew_let_go(struct ac_pool *pool)
 {
 	for (unsigned seat = 1; pool->crew && seat <= pool->workers; seat++) {
-		ac__door_let_go(&pool->crew[seat].door.owner_end);
+		ac__forkguard_drop(&pool->crew[seat].door.owner_end);
 		/* What the user's start forks is to inherit it. */
 		if (!pool->crew[seat].in_start)
-			ac__door_let_go(&pool->crew[seat].door.process_end);
-		ac__door_let_go(&pool->crew[seat].pidfd);
+			ac__forkguard_drop(&pool->crew[seat].door.process_end);
+		ac__forkguard_drop(&pool->crew[seat].pidfd);
 	}
-	ac__door_let_go(&pool->template.door.owner_end);
-	ac__door_let_go(&pool->template.door.process_end);
+	ac__forkguard_drop(&pool->template.door.owner_end);
+	ac__forkguard_drop(&pool->template.door.process_end);
 }
 
 /* ---- opening and closing ---- */

@@ -29,20 +29,6 @@ int ac__door_open(struct ac__door *door)
 	return r;
 }
 
-void ac__door_let_go(int *fd)
-{
-	ac__sys_close(*fd);
-	*fd = -1;
-}
-
-void ac__door_close(int *fd)
-{
-	/* A child forked between the two would close whatever has the number by then. */
-	ac__forkguard_lock();
-	ac__door_let_go(fd);
-	ac__forkguard_unlock();
-}
-
 /* Two packets, since a packet carries one descriptor. */
 int ac__door_invite(int owner_end, unsigned seat, int region_fd, int bell_fd)
 {
@@ -52,20 +38,27 @@ int ac__door_invite(int owner_end, unsigned seat, int region_fd, int bell_fd)
 	return r < 0 ? r : ac__sys_send(owner_end, &note, sizeof note, bell_fd);
 }
 
+/* The wait is done without the forkguard's lock: the packet may never come. */
 static int receive_one(int process_end, struct invitation *note, int *fd)
 {
-	int r = ac__sys_receive(process_end, note, sizeof *note, fd, false);
+	int r;
 
+	for (;;) {
+		ac__forkguard_lock();
+		r = ac__sys_receive(process_end, note, sizeof *note, fd, true);
+		ac__forkguard_unlock();
+		if (r != -EAGAIN)
+			break;
+		ac__sys_poll(process_end, INT64_MAX);
+	}
 	if (r == -EMSGSIZE)
 		return AC_EVERSION;
 	if (r < 0)
 		return r;
 	if (r == 0)
 		return -EPIPE;
-	if (r == sizeof *note && note->magic == INVITATION && *fd >= 0)
-		return 0;
-	ac__door_close(fd);
-	return AC_EVERSION;
+	return r == sizeof *note && note->magic == INVITATION && *fd >= 0 ? 0 :
+									    AC_EVERSION;
 }
 
 int ac__door_enter(int process_end, unsigned *seat, int *region_fd, int *bell_fd)
@@ -73,11 +66,13 @@ int ac__door_enter(int process_end, unsigned *seat, int *region_fd, int *bell_fd
 	struct invitation note;
 	int r = receive_one(process_end, &note, region_fd);
 
-	if (r < 0)
+	if (r == 0)
+		r = receive_one(process_end, &note, bell_fd);
+	if (r < 0) {
+		ac__forkguard_close(region_fd);
+		ac__forkguard_close(bell_fd);
 		return r;
-	r = receive_one(process_end, &note, bell_fd);
-	if (r < 0)
-		ac__door_close(region_fd);
+	}
 	*seat = note.seat;
-	return r;
+	return 0;
 }

@@ -16,13 +16,12 @@ struct ac__door {
 
 /* Descriptors are open and written down before any fork can happen. */
 int ac__door_open(struct ac__door *door);
-void ac__door_close(int *fd);
-/* The same in a forked child, where that is being seen to already. */
-void ac__door_let_go(int *fd);
 
 /* Owner: put seat, region and bell into the door. */
 int ac__door_invite(int owner_end, unsigned seat, int region_fd, int bell_fd);
-/* Process: take them out. -EPIPE: the owner is gone; AC_EVERSION: that was no invitation. */
+/* Process: take them out, waiting for them. Both descriptors are -1 before; a guard that is on
+ * the list knows where they are written. -EPIPE: the owner is gone; AC_EVERSION: that was no
+ * invitation. */
 int ac__door_enter(int process_end, unsigned *seat, int *region_fd, int *bell_fd);
 
 #endif

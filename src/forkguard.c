@@ -1,60 +1,80 @@
 /* SPDX-License-Identifier: MIT */
-/* The list of what a forked child must let go of: see the header. */
+/* The list of what a forked child gives up: see the header. */
+#define _GNU_SOURCE
 #include "forkguard.h"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "sys.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct ac__forkguard *guards;
-/* Of the thread that forks: the one guard that its child keeps. */
-static __thread struct ac__forkguard *kept;
+static sigset_t before; /* the signal mask of the thread that holds the lock */
+/* How often this thread has locked. Not a recursive mutex: its owner is a thread's number,
+ * which is another one in a child. */
+static __thread unsigned depth;
+/* Of the thread that forks: the group that its child keeps. */
+static __thread const void *kept;
 
-static void before_fork(void)
+static void enter(void)
 {
-	pthread_mutex_lock(&lock);
+	sigset_t all, mask;
+
+	if (!depth) {
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &mask);
+		pthread_mutex_lock(&lock);
+		before = mask;
+	}
+	depth++;
 }
 
-static void after_fork_in_parent(void)
+static void leave(void)
 {
+	sigset_t mask = before;
+
+	if (--depth)
+		return;
 	pthread_mutex_unlock(&lock);
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
 static void after_fork_in_child(void)
 {
-	struct ac__forkguard *guard = guards;
+	struct ac__forkguard *guard = guards, **last = &guards;
 
 	guards = NULL;
 	while (guard) {
 		struct ac__forkguard *next = guard->next;
 
-		if (guard == kept) {
+		if (kept && guard->group == kept) {
 			guard->next = NULL;
-			guards = guard;
+			*last = guard;
+			last = &guard->next;
 		} else {
 			guard->left(guard);
 		}
 		guard = next;
 	}
-	pthread_mutex_unlock(&lock);
+	leave();
 }
 
 static void install_handlers(void)
 {
-	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+	pthread_atfork(enter, leave, after_fork_in_child);
 }
 
 void ac__forkguard_lock(void)
 {
 	pthread_once(&once, install_handlers);
-	pthread_mutex_lock(&lock);
+	enter();
 }
 
 void ac__forkguard_unlock(void)
 {
-	pthread_mutex_unlock(&lock);
+	leave();
 }
 
 void ac__forkguard_add(struct ac__forkguard *guard)
@@ -76,12 +96,25 @@ void ac__forkguard_remove(struct ac__forkguard *guard)
 	ac__forkguard_unlock();
 }
 
-int ac__forkguard_fork(struct ac__forkguard *keep)
+void ac__forkguard_drop(int *fd)
+{
+	ac__sys_close(*fd);
+	*fd = -1;
+}
+
+void ac__forkguard_close(int *fd)
+{
+	ac__forkguard_lock();
+	ac__forkguard_drop(fd);
+	ac__forkguard_unlock();
+}
+
+int ac__forkguard_fork(const void *group)
 {
 	int pid;
 
 	pthread_once(&once, install_handlers);
-	kept = keep;
+	kept = group;
 	pid = ac__sys_fork();
 	kept = NULL;
 	return pid;

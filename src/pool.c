@@ -47,7 +47,8 @@ static int open_room(struct ac_pool *pool, const struct ac_pool_opts *opts, int 
 	struct ac__arena_plan plan = { .seats = seats,
 				       .blocks = BLOCKS,
 				       .root_len = ac__board_size(&board, seats),
-				       .memory = opts->memory };
+				       .memory = opts->memory,
+				       .group = pool };
 	struct ac__room *room;
 	int r;
 
@@ -73,10 +74,10 @@ void ac__pool_let_go(void *arg)
 	struct ac_pool *pool = arg;
 
 	ac__crew_let_go(pool);
-	ac__sys_close(pool->epoll);
-	ac__sys_close(pool->timer);
+	ac__forkguard_drop(&pool->epoll);
+	ac__forkguard_drop(&pool->timer);
 	if (pool->bell[0] != pool->bell[1])
-		ac__sys_close(pool->bell[0]);
+		ac__forkguard_drop(&pool->bell[0]);
 }
 
 /* The child keeps a private copy of what it may be reading, and no more. */
@@ -85,8 +86,6 @@ static void leave_in_child(struct ac__forkguard *guard)
 	struct ac_pool *pool = AC__CONTAINER(guard, struct ac_pool, guard);
 
 	atomic_store(&pool->forked, true);
-	if (pool->room)
-		ac__region_privatise(&pool->room->arena.region);
 	ac__pool_let_go(pool);
 	ac__sys_close(pool->bell[1]);
 }
@@ -158,6 +157,7 @@ int ac_pool_open(struct ac_pool **out, const struct ac_pool_opts *user)
 	pool->interruptible = opts.flags & AC_POOL_INTERRUPTIBLE;
 	pool->last_callback = &pool->first_callback;
 	pool->guard.left = leave_in_child;
+	pool->guard.group = pool;
 	pool->template.door = (struct ac__door){ -1, -1 };
 	pool->epoll = pool->timer = pool->bell[0] = pool->bell[1] = -1;
 	/* The lock is for start, which is called without it. */
@@ -387,9 +387,9 @@ int ac_pool_close(struct ac_pool *pool)
 	while (see_off(pool, INT64_MAX, true) != 0)
 		; /* the same */
 	ac__helper_stop(pool);
-	ac__forkguard_remove(&pool->guard);
 	ac__crew_close(pool);
 	ac__wait_close(pool);
+	ac__forkguard_remove(&pool->guard);
 	ac__pool_unlock(pool);
 	free_pool(pool);
 	return 0;
@@ -406,9 +406,12 @@ int ac_pool_fd(struct ac_pool *pool)
 	if (is_forked(pool))
 		return AC_EFORK;
 	ac__pool_lock(pool);
+	ac__forkguard_lock();
 	r = pool->timer >= 0 ? 0 : ac__sys_timerfd();
-	if (pool->timer < 0 && r >= 0) {
+	if (r > 0)
 		pool->timer = r;
+	ac__forkguard_unlock();
+	if (r > 0) {
 		r = ac__sys_epoll_add(pool->epoll, r, AC__TAG_TIMER, false);
 		ac__helper_dismiss(pool);
 		ac__wait_changed(pool);

@@ -201,9 +201,9 @@ static void leave_process(struct ac__forkguard *guard)
 {
 	struct ac_process *process = AC__CONTAINER(guard, struct ac_process, guard);
 
-	ac__door_let_go(&process->door.owner_end);
-	ac__door_let_go(&process->door.process_end);
-	ac__door_let_go(&process->pidfd);
+	ac__forkguard_drop(&process->door.owner_end);
+	ac__forkguard_drop(&process->door.process_end);
+	ac__forkguard_drop(&process->pidfd);
 	process->stranger = true;
 }
 
@@ -229,15 +229,16 @@ static struct ac_process *make_process(bool detached)
 					.detached = detached,
 					.lock = PTHREAD_MUTEX_INITIALIZER,
 					.exit_code = -1 };
+	process->guard.group = process;
 	ac__forkguard_add(&process->guard);
 	return process;
 }
 
 static void free_process(struct ac_process *process)
 {
-	ac__door_close(&process->door.owner_end);
-	ac__door_close(&process->door.process_end);
-	ac__door_close(&process->pidfd);
+	ac__forkguard_close(&process->door.owner_end);
+	ac__forkguard_close(&process->door.process_end);
+	ac__forkguard_close(&process->pidfd);
 	ac__forkguard_remove(&process->guard);
 	pthread_mutex_destroy(&process->lock);
 	free(process);
@@ -251,13 +252,13 @@ static int pass_door(struct ac_process *process)
 	int fd, r;
 	char word;
 
-	ac__door_close(&process->door.owner_end);
+	ac__forkguard_close(&process->door.owner_end);
 	r = ac__sys_receive(process->door.process_end, &word, 1, &fd, false);
 	if (r <= 0)
 		return -EPIPE;
 	if (!process->detached)
 		return ac__sys_lifeline(process->door.process_end);
-	ac__door_close(&process->door.process_end);
+	ac__forkguard_close(&process->door.process_end);
 	return 0;
 }
 
@@ -285,7 +286,7 @@ static int open_door(struct ac_process *process)
 	int r = ac__sys_send(process->door.owner_end, "", 1, -1);
 
 	if (process->detached)
-		ac__door_close(&process->door.owner_end);
+		ac__forkguard_close(&process->door.owner_end);
 	/* It is dead already: that is what its outcome will say. */
 	return r == -EPIPE ? 0 : r;
 }
@@ -298,13 +299,13 @@ static int start_process(struct ac_process *process, int (*fn)(void *),
 	if (r < 0)
 		return r;
 	fflush(NULL);
-	r = ac__forkguard_fork(&process->guard);
+	r = ac__forkguard_fork(process);
 	if (r == 0)
 		be_process(process, fn, arg, name);
 	if (r < 0)
 		return r;
 	process->pid = r;
-	ac__door_close(&process->door.process_end);
+	ac__forkguard_close(&process->door.process_end);
 	open_pidfd(process);
 	r = open_door(process);
 	if (r < 0)

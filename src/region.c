@@ -27,19 +27,22 @@ static size_t segment_size(const struct ac__region *region, unsigned k)
 	return k == 0 ? region->base : region->base << (k - 1);
 }
 
-/* Two threads may come at once: the first to write it down wins. */
+/* Two threads may need it at once: the second finds the first one's. Under the forkguard's
+ * lock, so that no child has a mapping that its parent had not written down. */
 static char *map_segment(struct ac__region *region, unsigned k)
 {
-	void *mine;
-	char *theirs = NULL;
+	char *address;
+	void *mapped;
 
-	if (ac__sys_map(&mine, region->fd, segment_start(region, k),
-			segment_size(region, k)) < 0)
-		return NULL;
-	if (atomic_compare_exchange_strong(&region->segment[k], &theirs, mine))
-		return mine;
-	ac__sys_unmap(mine, segment_size(region, k));
-	return theirs;
+	ac__forkguard_lock();
+	address = atomic_load(&region->segment[k]);
+	if (!address && ac__sys_map(&mapped, region->fd, segment_start(region, k),
+				    segment_size(region, k)) == 0) {
+		address = mapped;
+		atomic_store(&region->segment[k], address);
+	}
+	ac__forkguard_unlock();
+	return address;
 }
 
 void *ac__region_at(struct ac__region *region, uint64_t offset, uint64_t len)
@@ -65,49 +68,101 @@ void *ac__region_at(struct ac__region *region, uint64_t offset, uint64_t len)
 	return address + (offset - start);
 }
 
-static void clear_segments(struct ac__region *region)
+/* ---- opening and closing ---- */
+
+static void privatise_segment(struct ac__region *region, unsigned k)
 {
-	for (unsigned k = 0; k < AC__SEGMENTS; k++)
-		atomic_init(&region->segment[k], NULL);
+	char *address = atomic_load(&region->segment[k]);
+
+	/* Better a fault there than a stray write into the pool. */
+	if (address && ac__sys_map_private(address, region->fd, segment_start(region, k),
+					   segment_size(region, k)) < 0) {
+		ac__sys_unmap(address, segment_size(region, k));
+		atomic_store(&region->segment[k], NULL);
+	}
 }
 
-int ac__region_open(struct ac__region *region, uint64_t base, uint64_t limit)
+/* In a child that is not to share it. What is not mapped by now never will be. */
+static void make_private(struct ac__forkguard *guard)
+{
+	struct ac__region *region = AC__CONTAINER(guard, struct ac__region, guard);
+
+	for (unsigned k = 0; k < AC__SEGMENTS; k++)
+		privatise_segment(region, k);
+	ac__forkguard_drop(&region->fd);
+}
+
+/* What a child finds here is whole: descriptor and mappings are written down already, or are
+ * not there. */
+static void prepare(struct ac__region *region, const void *group)
+{
+	*region = (struct ac__region){ .fd = -1, .guard.left = make_private,
+				       .guard.group = group };
+	for (unsigned k = 0; k < AC__SEGMENTS; k++)
+		atomic_init(&region->segment[k], NULL);
+	ac__forkguard_add(&region->guard);
+}
+
+void ac__region_close(struct ac__region *region)
+{
+	ac__forkguard_lock();
+	for (unsigned k = 0; k < AC__SEGMENTS; k++) {
+		char *address = atomic_load(&region->segment[k]);
+
+		if (address)
+			ac__sys_unmap(address, segment_size(region, k));
+		atomic_store(&region->segment[k], NULL);
+	}
+	ac__forkguard_drop(&region->fd);
+	ac__forkguard_remove(&region->guard);
+	ac__forkguard_unlock();
+}
+
+static int open_memory(struct ac__region *region)
+{
+	ac__forkguard_lock();
+	region->fd = ac__sys_memory(region->limit, &region->sealed);
+	ac__forkguard_unlock();
+	return region->fd < 0 ? region->fd : 0;
+}
+
+int ac__region_open(struct ac__region *region, uint64_t base, uint64_t limit,
+		    const void *group)
 {
 	uint64_t most = AC__MIN(LARGEST, ac__sys_file_limit());
 	int r;
 
-	clear_segments(region);
+	prepare(region, group);
 	region->base = ac__power_of_two(AC__MAX(base, ac__sys_page()));
 	/* The limit is for what comes after segment 0. */
-	if (most < region->base)
-		return -EFBIG;
-	if (limit && limit < most - region->base)
+	if (limit && limit < most - AC__MIN(most, region->base))
 		most = region->base + limit;
 	region->limit = most;
-	region->fd = ac__sys_memory(most, &region->sealed);
-	if (region->fd < 0)
-		return region->fd;
-	r = ac__region_reserve(region, 0, region->base);
+	r = most < region->base ? -EFBIG : open_memory(region);
+	if (r == 0)
+		r = ac__region_reserve(region, 0, region->base);
 	if (r == 0 && !map_segment(region, 0))
 		r = -ENOMEM;
 	if (r < 0)
-		ac__sys_close(region->fd);
+		ac__region_close(region);
 	return r;
 }
 
 int ac__region_attach(struct ac__region *region, int fd, uint64_t base,
 		      uint64_t limit, bool sealed)
 {
-	clear_segments(region);
+	prepare(region, NULL);
 	region->fd = fd;
 	region->sealed = sealed;
 	region->base = base;
 	region->limit = limit;
 	if (map_segment(region, 0))
 		return 0;
-	ac__sys_close(fd);
+	ac__region_close(region);
 	return -ENOMEM;
 }
+
+/* ---- ranges ---- */
 
 int ac__region_reserve(struct ac__region *region, uint64_t offset, uint64_t len)
 {
@@ -123,37 +178,4 @@ bool ac__region_holds(const struct ac__region *region, uint64_t offset, uint64_t
 					 ac__sys_file_size(region->fd);
 
 	return offset <= size && len <= size - offset;
-}
-
-void ac__region_close(struct ac__region *region)
-{
-	for (unsigned k = 0; k < AC__SEGMENTS; k++) {
-		char *address = atomic_load(&region->segment[k]);
-
-		if (address)
-			ac__sys_unmap(address, segment_size(region, k));
-	}
-	clear_segments(region);
-	ac__sys_close(region->fd);
-	region->fd = -1;
-}
-
-void ac__region_privatise(struct ac__region *region)
-{
-	for (unsigned k = 0; k < AC__SEGMENTS; k++) {
-		char *address = atomic_load(&region->segment[k]);
-
-		if (!address)
-			continue;
-		/* Better a fault there than a stray write into the pool. */
-		if (ac__sys_map_private(address, region->fd,
-					segment_start(region, k),
-					segment_size(region, k)) < 0) {
-			ac__sys_unmap(address, segment_size(region, k));
-			atomic_store(&region->segment[k], NULL);
-		}
-	}
-	/* What is not mapped by now never will be. */
-	ac__sys_close(region->fd);
-	region->fd = -1;
 }

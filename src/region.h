@@ -12,6 +12,7 @@
 #define AC__REGION_H
 
 #include "base.h"
+#include "forkguard.h"
 
 #define AC__SEGMENTS 44
 
@@ -21,12 +22,18 @@ struct ac__region {
 	uint64_t base;	/* size of segment 0: a power of two, whole pages */
 	uint64_t limit;	/* no offset is beyond this */
 	char *_Atomic segment[AC__SEGMENTS];
+	struct ac__forkguard guard;
 };
 
-/* A new region of zeros, segment 0 mapped and safe to touch. limit 0: as much as the
- * system allows. */
-int ac__region_open(struct ac__region *region, uint64_t base, uint64_t limit);
-/* Map somebody else's; takes over fd in any case. */
+/*
+ * A new region of zeros, segment 0 mapped and safe to touch. limit 0: as much as the
+ * system allows. Children that ac__forkguard_fork(group) starts share it. In all others
+ * it becomes private: what is mapped stays readable, and what the child writes there is seen
+ * by the child alone.
+ */
+int ac__region_open(struct ac__region *region, uint64_t base, uint64_t limit,
+		    const void *group);
+/* Map the region that another process opened. No child shares it. Takes over fd in any case. */
 int ac__region_attach(struct ac__region *region, int fd, uint64_t base,
 		      uint64_t limit, bool sealed);
 void ac__region_close(struct ac__region *region);
@@ -41,8 +48,5 @@ bool ac__region_holds(const struct ac__region *region, uint64_t offset, uint64_t
  * segments, or can't be mapped. Any thread.
  */
 void *ac__region_at(struct ac__region *region, uint64_t offset, uint64_t len);
-
-/* In a forked child that is nobody: what is mapped stays readable, writes reach nobody. */
-void ac__region_privatise(struct ac__region *region);
 
 #endif

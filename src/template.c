@@ -127,7 +127,7 @@ static void start_child(struct room *room, uint32_t seat, int lifeline)
 		return;
 	}
 	make_name(name, room->plan->name, seat - 1);
-	pid = ac__forkguard_fork(room->plan->guard);
+	pid = ac__forkguard_fork(room->plan->guard->group);
 	if (pid == 0)
 		be_worker(room, seat, lifeline, name);
 	ac__sys_close(lifeline);
@@ -297,16 +297,16 @@ int ac__template_open(struct ac__template *template,
 		goto err_children;
 	fflush(NULL);
 	block_signals(&room.user_mask);
-	r = ac__forkguard_fork(plan->guard);
+	r = ac__forkguard_fork(plan->guard->group);
 	if (r == 0)
 		be_template(plan, template, &room);
 	pthread_sigmask(SIG_SETMASK, &room.user_mask, NULL);
-	ac__door_close(&template->door.process_end);
+	ac__forkguard_close(&template->door.process_end);
 	if (r > 0) {
 		template->pid = r;
 		r = 0;
 	} else {
-		ac__door_close(&template->door.owner_end);
+		ac__forkguard_close(&template->door.owner_end);
 	}
 err_children:
 	free(room.children);
@@ -360,7 +360,7 @@ bool ac__template_close(struct ac__template *template)
 	if (template->door.owner_end < 0)
 		return false;
 	ac__sys_shutdown(template->door.owner_end);
-	ac__door_close(&template->door.owner_end);
+	ac__forkguard_close(&template->door.owner_end);
 	do
 		pid = waitpid(template->pid, &status, 0);
 	while (pid < 0 && errno == EINTR);

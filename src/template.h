@@ -20,7 +20,7 @@ struct ac__template_plan {
 	int (*init)(void *arg);
 	void *init_arg;
 	const char *name;
-	struct ac__forkguard *guard;	/* the pool's: does not run in the template */
+	struct ac__forkguard *guard;	/* the pool's: its group stays in the template */
 	void (*let_go)(void *arg);	/* close what is the owner's alone */
 	void *let_go_arg;
 };

@@ -16,36 +16,42 @@
 
 /* ---- opening ---- */
 
+/* Opened and written down as one step for a child. */
+static int open_descriptors(struct ac_pool *pool)
+{
+	int r = ac__sys_epoll();
+
+	if (r < 0)
+		return r;
+	pool->epoll = r;
+	return ac__sys_wakefd(pool->bell);
+}
+
 int ac__wait_open(struct ac_pool *pool)
 {
 	int r;
 
 	pool->audit_at = INT64_MAX;
 	pool->sleeping_until = INT64_MAX;
-	pool->epoll = ac__sys_epoll();
-	if (pool->epoll < 0)
-		return pool->epoll;
-	r = ac__sys_wakefd(pool->bell);
-	if (r < 0)
-		goto err_epoll;
-	r = ac__sys_epoll_add(pool->epoll, pool->bell[0], AC__TAG_BELL, false);
+	ac__forkguard_lock();
+	r = open_descriptors(pool);
+	ac__forkguard_unlock();
 	if (r == 0)
-		return 0;
-	ac__sys_close(pool->bell[0]);
-	if (pool->bell[1] != pool->bell[0])
-		ac__sys_close(pool->bell[1]);
-err_epoll:
-	ac__sys_close(pool->epoll);
+		r = ac__sys_epoll_add(pool->epoll, pool->bell[0], AC__TAG_BELL, false);
+	if (r < 0)
+		ac__wait_close(pool);
 	return r;
 }
 
 void ac__wait_close(struct ac_pool *pool)
 {
-	ac__sys_close(pool->timer);
-	ac__sys_close(pool->bell[0]);
+	ac__forkguard_lock();
+	ac__forkguard_drop(&pool->timer);
 	if (pool->bell[1] != pool->bell[0])
-		ac__sys_close(pool->bell[1]);
-	ac__sys_close(pool->epoll);
+		ac__forkguard_drop(&pool->bell[1]);
+	ac__forkguard_drop(&pool->bell[0]);
+	ac__forkguard_drop(&pool->epoll);
+	ac__forkguard_unlock();
 }
 
 /* ---- those who sleep privately ---- */

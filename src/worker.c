@@ -28,8 +28,9 @@ static void leave_in_child(struct ac__forkguard *guard)
 	struct ac_worker *worker = AC__CONTAINER(guard, struct ac_worker, guard);
 
 	worker->forked = true;
-	ac__region_privatise(&worker->board.arena->region);
-	ac__door_let_go(&worker->lifeline);
+	ac__forkguard_drop(&worker->lifeline);
+	ac__forkguard_drop(&worker->owner_bell);
+	ac__forkguard_drop(&worker->region_fd);
 }
 
 /* ---- sitting down ---- */
@@ -46,55 +47,57 @@ static int take_seat(struct ac_worker *worker)
 		return r;
 	worker->left = worker->board.shm->recycle;
 	worker->idle = true;
+	return 0;
+}
+
+/* What a child of this process is to give up is known from here on. */
+static void prepare(struct ac_worker *worker, int lifeline, int owner_bell)
+{
+	worker->lifeline = lifeline;
+	worker->owner_bell = owner_bell;
+	worker->region_fd = -1;
 	worker->guard.left = leave_in_child;
 	ac__forkguard_add(&worker->guard);
-	return 0;
 }
 
 int ac__worker_sit(struct ac_worker *worker, const struct ac__board *board,
 		   unsigned seat, int lifeline, int owner_bell, const char *name)
 {
+	int r;
+
 	memset(worker, 0, sizeof *worker);
+	prepare(worker, lifeline, owner_bell);
 	worker->board = *board;
 	worker->seat = seat;
 	memcpy(row_of(worker)->name, name, sizeof row_of(worker)->name);
-	worker->lifeline = lifeline;
-	worker->owner_bell = owner_bell;
-	return take_seat(worker);
+	r = take_seat(worker);
+	if (r < 0)
+		ac__forkguard_remove(&worker->guard);
+	return r;
 }
 
-/* With what came through the door: takes over region and bell in any case. */
-static int sit_down(struct ac_worker *worker, int region_fd, int bell_fd)
+/* With what came through the door. */
+static int sit_down(struct ac_worker *worker)
 {
-	int r;
+	int r = ac__arena_attach(&worker->arena, &worker->region_fd);
 
-	worker->adopted = true;
-	worker->owner_bell = bell_fd;
-	r = ac__arena_attach(&worker->arena, region_fd);
 	if (r < 0)
-		goto err_bell;
-	r = AC_EVERSION;
+		return r;
+	worker->attached = true;
 	if (worker->seat == AC__OWNER_SEAT ||
 	    worker->seat >= worker->arena.seat_count)
-		goto err_arena;
+		return AC_EVERSION;
 	r = ac__board_attach(&worker->board, &worker->arena);
 	if (r < 0)
-		goto err_arena;
+		return r;
 	ac__sys_get_name(row_of(worker)->name);
-	r = take_seat(worker);
-	if (r == 0)
-		return 0;
-err_arena:
-	ac__arena_close(&worker->arena);
-err_bell:
-	ac__sys_close(bell_fd);
-	return r;
+	return take_seat(worker);
 }
 
 int ac_worker_open(struct ac_worker **out, int fd)
 {
 	struct ac_worker *worker;
-	int region_fd, bell_fd, r;
+	int r;
 
 	if (!out || fd < 0)
 		return -EINVAL;
@@ -103,16 +106,16 @@ int ac_worker_open(struct ac_worker **out, int fd)
 		ac__sys_close(fd);
 		return -ENOMEM;
 	}
-	worker->lifeline = fd;
-	r = ac__door_enter(fd, &worker->seat, &region_fd, &bell_fd);
+	worker->adopted = true;
+	prepare(worker, fd, -1);
+	r = ac__door_enter(fd, &worker->seat, &worker->region_fd, &worker->owner_bell);
 	if (r == 0)
-		r = sit_down(worker, region_fd, bell_fd);
+		r = sit_down(worker);
 	if (r == 0) {
 		*out = worker;
 		return 0;
 	}
-	ac__sys_close(fd);
-	free(worker);
+	ac_worker_close(worker);
 	return r == -EPIPE ? AC_ECLOSED : r;
 }
 
@@ -152,12 +155,12 @@ void ac_worker_close(struct ac_worker *worker)
 {
 	if (!worker)
 		return;
-	ac__forkguard_remove(&worker->guard);
-	ac__door_close(&worker->lifeline);
-	if (worker->adopted) {
+	if (worker->attached)
 		ac__arena_close(&worker->arena);
-		ac__sys_close(worker->owner_bell);
-	}
+	if (worker->adopted)
+		ac__forkguard_close(&worker->owner_bell);
+	ac__forkguard_close(&worker->lifeline);
+	ac__forkguard_remove(&worker->guard);
 	free(worker);
 }
 

@@ -39,7 +39,9 @@ struct ac_worker {
 	struct ac__arena arena;		/* of an adopted process; else unused */
 	unsigned seat;
 	int lifeline, owner_bell;	/* descriptors */
-	bool adopted;			/* it mapped the arena itself */
+	int region_fd;			/* of an adopted process, until it is mapped; else -1 */
+	bool adopted;			/* it was not forked by the template */
+	bool attached;			/* it mapped the arena itself */
 	bool forked;			/* this is a child of the worker: nobody */
 	bool condemned;			/* it is being killed for a task's sake */
 	bool idle;

@@ -13,8 +13,8 @@ import sys
 FLOORS = [
     (0, ["base word"]),
     (1, ["err", "opts", "sys sys_memory sys_fault"]),
-    (2, ["cgroup cpus", "forkguard", "bell", "ending"]),
-    (3, ["region", "door"]),
+    (2, ["forkguard", "bell", "ending"]),
+    (3, ["cgroup cpus", "region", "door"]),
     (4, ["arena seat", "process"]),
     (5, ["block", "ring"]),
     (6, ["worker call"]),

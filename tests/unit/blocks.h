@@ -34,7 +34,8 @@ static unsigned descriptors;
 MAYBE int open_arena(uint32_t blocks, uint64_t memory, bool file)
 {
 	struct ac__arena_plan plan = { .seats = SEATS, .blocks = blocks,
-				       .root_len = 4096, .memory = memory };
+				       .root_len = 4096, .memory = memory,
+				       .group = seats_group };
 
 	ac__fault_disarm();
 	descriptors = seats_descriptors();

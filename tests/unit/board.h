@@ -34,7 +34,8 @@ MAYBE int set_up(void **state)
 {
 	struct ac__board_plan plan = { .tasks = TASKS, .trace = 4 };
 	struct ac__arena_plan room = { .seats = SEATS, .blocks = 16,
-				       .root_len = ac__board_size(&plan, SEATS) };
+				       .root_len = ac__board_size(&plan, SEATS),
+				       .group = seats_group };
 
 	(void)state;
 	ac__fault_disarm();

@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "forkguard.h"
+
 #if defined(__SANITIZE_THREAD__)
 #define SLOWNESS 4
 #elif defined(__SANITIZE_ADDRESS__)
@@ -21,13 +23,15 @@
 #define SLOWNESS 1
 #endif
 
-static pid_t fork_child(void)
+const char seats_group[1];
+
+static pid_t fork_child(bool by_user)
 {
 	pid_t parent = getpid();
 	pid_t pid;
 
 	fflush(NULL);
-	pid = fork();
+	pid = by_user ? fork() : ac__forkguard_fork(seats_group);
 	if (pid != 0)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -61,7 +65,7 @@ void seats_restart(struct seats *seats, unsigned seat)
 			abort();
 		return;
 	}
-	peer->pid = fork_child();
+	peer->pid = fork_child(false);
 	if (peer->pid < 0)
 		abort();
 	if (peer->pid == 0)
@@ -124,9 +128,9 @@ unsigned seats_join(struct seats *seats)
 	return failed;
 }
 
-int seats_in_child(int (*fn)(void *arg), void *arg, unsigned seconds)
+static int run_in_child(int (*fn)(void *arg), void *arg, unsigned seconds, bool by_user)
 {
-	pid_t pid = fork_child();
+	pid_t pid = fork_child(by_user);
 
 	if (pid < 0)
 		abort();
@@ -136,6 +140,16 @@ int seats_in_child(int (*fn)(void *arg), void *arg, unsigned seconds)
 		_exit(fn(arg));
 	}
 	return reap(pid);
+}
+
+int seats_in_child(int (*fn)(void *arg), void *arg, unsigned seconds)
+{
+	return run_in_child(fn, arg, seconds, true);
+}
+
+int seats_in_own_child(int (*fn)(void *arg), void *arg, unsigned seconds)
+{
+	return run_in_child(fn, arg, seconds, false);
 }
 
 unsigned seats_descriptors(void)

@@ -60,6 +60,10 @@ unsigned seats_join(struct seats *seats);
  * Returns its exit code, or -signal.
  */
 int seats_in_child(int (*fn)(void *arg), void *arg, unsigned seconds);
+/* The same in a child that shares the regions of the group seats_group, as peers that are
+ * processes do. */
+int seats_in_own_child(int (*fn)(void *arg), void *arg, unsigned seconds);
+extern const char seats_group[1];
 
 /* Open descriptors of this process, and its children that are not reaped yet. */
 unsigned seats_descriptors(void);

@@ -36,7 +36,7 @@ static void spoil_list(uint32_t head, uint32_t next)
 	atomic_store(list_of(64 * KB), UINT64_C(9) << 32 | (head == 99 ? c.id : head));
 	for (uint32_t id = a.id; id <= c.id; id++)
 		atomic_store(&row_of(id)->next, next == 99 ? id : next);
-	assert_int_equal(seats_in_child(take_and_trim, NULL, 5), 0);
+	assert_int_equal(seats_in_own_child(take_and_trim, NULL, 5), 0);
 	ac__block_give(&arena, 1, c.id);
 }
 
@@ -107,7 +107,7 @@ static void test_block_free_one_with_a_spoilt_size(void **state)
 
 		ac__block_give(&arena, 1, block.id);
 		row_of(block.id)->order = orders[i];
-		assert_int_equal(seats_in_child(fill_what_was_taken, &size, 5), 0);
+		assert_int_equal(seats_in_own_child(fill_what_was_taken, &size, 5), 0);
 		atomic_store(&row_of(block.id)->word, 0); /* never seen again */
 	}
 }
@@ -123,7 +123,7 @@ static void test_block_free_one_with_a_spoilt_place(void **state)
 
 		ac__block_give(&arena, 1, block.id);
 		row_of(block.id)->offset = offsets[i];
-		assert_int_equal(seats_in_child(fill_what_was_taken, &size, 5), 0);
+		assert_int_equal(seats_in_own_child(fill_what_was_taken, &size, 5), 0);
 		assert_true(arena.shm->magic != UINT64_C(0x0707070707070707));
 		atomic_store(&row_of(block.id)->word, 0);
 	}
@@ -139,7 +139,7 @@ static void test_block_spoilt_top_spares_the_tables(void **state)
 		uint64_t size = 4096;
 
 		atomic_store(&arena.shm->hints.top, tops[i]);
-		assert_int_equal(seats_in_child(fill_what_was_taken, &size, 5), 0);
+		assert_int_equal(seats_in_own_child(fill_what_was_taken, &size, 5), 0);
 		assert_true(arena.shm->magic != UINT64_C(0x0707070707070707));
 	}
 }
@@ -171,7 +171,7 @@ static void test_block_random_hints_neither_crash_nor_hang(void **state)
 		for (int i = 0; i < 20; i++)
 			atomic_store(&arena.blocks[seats_random(&seed) % 64].next,
 				     (uint32_t)seats_random(&seed) % 80);
-		assert_int_equal(seats_in_child(use_spoilt_hints, NULL, 5), 0);
+		assert_int_equal(seats_in_own_child(use_spoilt_hints, NULL, 5), 0);
 	}
 }
 
@@ -265,7 +265,7 @@ static void test_block_that_cannot_be_mapped_is_left_to_others(void **state)
 {
 	(void)state;
 	fill_and_give(1, 64 * MB);
-	assert_int_equal(seats_in_child(trim_what_cannot_be_mapped, NULL, 5), 0);
+	assert_int_equal(seats_in_own_child(trim_what_cannot_be_mapped, NULL, 5), 0);
 	assert_int_equal(ac__block_in_use(&arena), 0);
 	fill_and_give(1, 64 * MB);
 }

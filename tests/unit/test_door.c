@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "door.h"
+#include "forkguard.h"
 #include "seats.h"
 #include "sys.h"
 
@@ -38,8 +39,8 @@ static int tear_down(void **state)
 {
 	(void)state;
 	ac__fault_disarm();
-	ac__door_close(&door.owner_end);
-	ac__door_close(&door.process_end);
+	ac__forkguard_close(&door.owner_end);
+	ac__forkguard_close(&door.process_end);
 	ac__sys_close(bell[0]);
 	if (bell[1] != bell[0])
 		ac__sys_close(bell[1]);
@@ -63,9 +64,9 @@ static void write_word(int fd, uint32_t word)
 static void test_door_close_forgets_the_number(void **state)
 {
 	(void)state;
-	ac__door_close(&door.owner_end);
+	ac__forkguard_close(&door.owner_end);
 	assert_int_equal(door.owner_end, -1);
-	ac__door_close(&door.owner_end);
+	ac__forkguard_close(&door.owner_end);
 }
 
 static void test_door_open_fails_with_nothing_open(void **state)
@@ -81,7 +82,7 @@ static void test_door_open_fails_with_nothing_open(void **state)
 static void test_door_passes_seat_region_and_bell(void **state)
 {
 	unsigned seat = 0;
-	int region_fd, bell_fd;
+	int region_fd = -1, bell_fd = -1;
 	void *p;
 
 	(void)state;
@@ -104,11 +105,11 @@ static void test_door_passes_seat_region_and_bell(void **state)
 static int enter_and_answer(void *arg)
 {
 	unsigned seat;
-	int region_fd, bell_fd;
+	int region_fd = -1, bell_fd = -1;
 	void *p;
 
 	(void)arg;
-	ac__door_close(&door.owner_end);
+	ac__forkguard_close(&door.owner_end);
 	ac__sys_close(memory);
 	SEAT_CHECK(ac__door_enter(door.process_end, &seat, &region_fd, &bell_fd) == 0);
 	SEAT_CHECK(ac__sys_lifeline(door.process_end) == 0);
@@ -147,7 +148,7 @@ static int enter(void)
 static void test_door_owner_gone_before_it_invited(void **state)
 {
 	(void)state;
-	ac__door_close(&door.owner_end);
+	ac__forkguard_close(&door.owner_end);
 	assert_int_equal(enter(), -EPIPE);
 }
 
@@ -156,14 +157,14 @@ static void test_door_owner_gone_in_the_middle(void **state)
 	(void)state;
 	ac__fault_arm(AC__SYS_SEND, 2, 1, ENOBUFS);
 	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), -ENOBUFS);
-	ac__door_close(&door.owner_end);
+	ac__forkguard_close(&door.owner_end);
 	assert_int_equal(enter(), -EPIPE);
 }
 
 static void test_door_process_gone(void **state)
 {
 	(void)state;
-	ac__door_close(&door.process_end);
+	ac__forkguard_close(&door.process_end);
 	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), -EPIPE);
 }
 
@@ -175,8 +176,8 @@ static void test_door_each_receive_may_fail(void **state)
 		ac__fault_arm(AC__SYS_RECEIVE, nth, 1, EMFILE);
 		assert_int_equal(enter(), -EMFILE);
 		ac__fault_disarm();
-		ac__door_close(&door.owner_end);
-		ac__door_close(&door.process_end);
+		ac__forkguard_close(&door.owner_end);
+		ac__forkguard_close(&door.process_end);
 		assert_int_equal(ac__door_open(&door), 0);
 	}
 }

@@ -360,6 +360,67 @@ static void test_fork_of_workers_prints_nothing_twice(void **state)
 	assert_int_equal(workers, 10);
 }
 
+/* ---- forked while pools open and close ---- */
+
+static unsigned shared_mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512];
+	unsigned n = 0;
+
+	while (maps && fgets(line, sizeof line, maps))
+		n += strstr(line, " rw-s ") && strstr(line, "memfd:allcores");
+	if (maps)
+		fclose(maps);
+	return n;
+}
+
+static void *open_and_close(void *arg)
+{
+	struct ac_pool_opts opts = { .size = sizeof opts, .workers = 1 };
+	atomic_bool *stop = arg;
+	struct ac_pool *own;
+
+	for (unsigned i = seats_scaled(300); i; i--)
+		if (ac_pool_open(&own, &opts) == 0)
+			ac_pool_close(own);
+	atomic_store(stop, true);
+	return NULL;
+}
+
+static int fork_until(atomic_bool *stop)
+{
+	unsigned forks = 0, holders = 0;
+
+	while (!atomic_load(stop)) {
+		int status;
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(seats_descriptors() > help_descriptors || shared_mappings());
+		waitpid(pid, &status, 0);
+		holders += status != 0;
+		forks++;
+	}
+	if (holders)
+		fprintf(stderr, "%u of %u children hold something\n", holders, forks);
+	return holders || !forks;
+}
+
+static void test_fork_child_holds_nothing_of_pools_that_open_or_close(void **state)
+{
+	atomic_bool stop = false;
+	pthread_t thread;
+
+	(void)state;
+#ifdef __SANITIZE_THREAD__
+	skip(); /* it cannot follow a fork from a program with threads */
+#endif
+	assert_int_equal(pthread_create(&thread, NULL, open_and_close, &stop), 0);
+	assert_int_equal(fork_until(&stop), 0);
+	pthread_join(thread, NULL);
+}
+
 /* ---- opened at once, and losing the process that forks ---- */
 
 static int tell_family(struct ac_call *call)
@@ -442,6 +503,7 @@ int main(void)
 		FORK_TEST(test_fork_child_that_ends_disturbs_nobody),
 		FORK_TEST(test_fork_child_writes_to_no_shared_memory),
 		FORK_TEST(test_fork_child_holds_no_descriptors),
+		FORK_TEST(test_fork_child_holds_nothing_of_pools_that_open_or_close),
 		FORK_TEST(test_fork_child_may_open_its_own_pool),
 		FORK_TEST(test_fork_child_keeps_no_worker_alive),
 		FORK_TEST(test_fork_inside_a_call_doubles_nothing),

@@ -2,7 +2,9 @@
 /* A user's fork lets go of what is ours; our own forks keep exactly what they are told to. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,7 +32,8 @@ static int set_up(void **state)
 	(void)state;
 	ac__fault_disarm();
 	for (int i = 0; i < 3; i++) {
-		guards[i] = (struct counted){ .guard = { .left = count_left } };
+		guards[i] = (struct counted){ .guard = { .left = count_left,
+							 .group = &guards[i] } };
 		ac__forkguard_add(&guards[i].guard);
 	}
 	return 0;
@@ -70,9 +73,9 @@ static int exit_code_of(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static int code_after_fork(struct ac__forkguard *keep, bool by_user)
+static int code_after_fork(const void *group, bool by_user)
 {
-	pid_t pid = by_user ? fork() : ac__forkguard_fork(keep);
+	pid_t pid = by_user ? fork() : ac__forkguard_fork(group);
 
 	if (pid == 0)
 		_exit(left_in_child());
@@ -90,10 +93,37 @@ static void test_forkguard_own_fork_keeps_one(void **state)
 {
 	(void)state;
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(code_after_fork(&guards[i].guard, false),
+		assert_int_equal(code_after_fork(&guards[i], false),
 				 7 & ~(1 << i));
 	assert_int_equal(code_after_fork(NULL, false), 7);
 	assert_int_equal(code_after_fork(NULL, true), 7); /* nothing is kept for the next */
+}
+
+static void test_forkguard_own_fork_keeps_a_group(void **state)
+{
+	(void)state;
+	guards[0].guard.group = guards[2].guard.group;
+	assert_int_equal(code_after_fork(&guards[2], false), 2);
+	assert_int_equal(code_after_fork(&guards[0], false), 7);
+	guards[1].guard.group = NULL;
+	assert_int_equal(code_after_fork(NULL, false), 7);
+}
+
+/* In the order in which they were added, for children of the child's own. */
+static void test_forkguard_kept_group_is_left_by_grandchildren(void **state)
+{
+	pid_t pid;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		guards[i].guard.group = guards;
+	pid = ac__forkguard_fork(guards);
+	if (pid == 0) {
+		ac__forkguard_remove(&guards[1].guard);
+		pid = left_in_child() == 0 ? fork() : -1;
+		_exit(pid == 0 ? left_in_child() : exit_code_of(pid));
+	}
+	assert_int_equal(exit_code_of(pid), 5);
 }
 
 static void test_forkguard_removed_is_left_alone(void **state)
@@ -112,7 +142,7 @@ static void test_forkguard_removed_is_left_alone(void **state)
 /* The kept one is a stranger's again for the child's own children; the others are gone. */
 static void test_forkguard_kept_is_left_by_grandchildren(void **state)
 {
-	pid_t pid = ac__forkguard_fork(&guards[1].guard);
+	pid_t pid = ac__forkguard_fork(&guards[1]);
 
 	(void)state;
 	if (pid == 0) {
@@ -151,7 +181,7 @@ static void test_forkguard_failed_fork_keeps_nothing(void **state)
 {
 	(void)state;
 	ac__fault_arm(AC__SYS_FORK, 1, 1, EAGAIN);
-	assert_int_equal(ac__forkguard_fork(&guards[0].guard), -EAGAIN);
+	assert_int_equal(ac__forkguard_fork(&guards[0]), -EAGAIN);
 	assert_int_equal(code_after_fork(NULL, true), 7);
 }
 
@@ -213,6 +243,69 @@ static void test_forkguard_no_fork_between_lock_and_unlock(void **state)
 	assert_int_equal(torn, 0);
 }
 
+/* ---- a fork in the middle ---- */
+
+static volatile int handled;
+
+static void fork_in_handler(int signal)
+{
+	pid_t pid = fork();
+
+	(void)signal;
+	if (pid == 0)
+		_exit(pair.torn);
+	handled = exit_code_of(pid) == 0 ? 1 : -1;
+}
+
+static int raise_between_steps(void *arg)
+{
+	(void)arg;
+	signal(SIGUSR1, fork_in_handler);
+	pair.guard.left = look_for_a_tear;
+	ac__forkguard_add(&pair.guard);
+	ac__forkguard_lock();
+	pair.halves[0]++;
+	raise(SIGUSR1);
+	SEAT_CHECK(handled == 0);
+	pair.halves[1]++;
+	ac__forkguard_unlock();
+	return handled != 1;
+}
+
+/* A signal handler that forks waits until the steps are made. */
+static void test_forkguard_handler_forks_after_the_steps(void **state)
+{
+	(void)state;
+	assert_int_equal(seats_in_child(raise_between_steps, NULL, 5), 0);
+}
+
+static void use_the_library(void)
+{
+	int fd = -1;
+
+	ac__forkguard_lock();
+	ac__forkguard_close(&fd);
+	ac__forkguard_unlock();
+}
+
+static int fork_with_handlers(void *arg)
+{
+	pid_t pid;
+
+	(void)arg;
+	pid = fork();
+	if (pid == 0)
+		_exit(left_in_child());
+	return exit_code_of(pid);
+}
+
+/* A user's fork handlers run while the lock is held, and may call the library. */
+static void test_forkguard_fork_handlers_may_call_the_library(void **state)
+{
+	(void)state;
+	assert_int_equal(seats_in_child(fork_with_handlers, NULL, 5), 7);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -220,12 +313,18 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_forkguard_users_fork_leaves_all),
 		TEST(test_forkguard_own_fork_keeps_one),
+		TEST(test_forkguard_own_fork_keeps_a_group),
+		TEST(test_forkguard_kept_group_is_left_by_grandchildren),
 		TEST(test_forkguard_removed_is_left_alone),
 		TEST(test_forkguard_kept_is_left_by_grandchildren),
 		TEST(test_forkguard_child_may_guard_again),
 		TEST(test_forkguard_failed_fork_keeps_nothing),
 		TEST(test_forkguard_no_fork_between_lock_and_unlock),
+		TEST(test_forkguard_handler_forks_after_the_steps),
+		TEST(test_forkguard_fork_handlers_may_call_the_library),
 	};
 
+	/* Before the library's first: they run inside of its own. */
+	pthread_atfork(use_the_library, use_the_library, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,7 +32,7 @@ static int set_up(void **state)
 	(void)state;
 	ac__fault_disarm();
 	descriptors = seats_descriptors();
-	return ac__region_open(&region, BASE, 0);
+	return ac__region_open(&region, BASE, 0, seats_group);
 }
 
 static int tear_down(void **state)
@@ -54,7 +54,7 @@ static int set_up_file(void **state)
 	ac__fault_disarm();
 	descriptors = seats_descriptors();
 	ac__fault_arm(AC__SYS_MEMFD, 1, ALWAYS, ENOSYS);
-	return ac__region_open(&region, BASE, 0);
+	return ac__region_open(&region, BASE, 0, seats_group);
 }
 
 static unsigned mapped_segments(const struct ac__region *r)
@@ -78,10 +78,10 @@ static void test_region_base_is_whole_pages_and_a_power_of_two(void **state)
 
 	(void)state;
 	assert_true(region.base == BASE);
-	assert_int_equal(ac__region_open(&other, 1, 0), 0);
+	assert_int_equal(ac__region_open(&other, 1, 0, NULL), 0);
 	assert_true(other.base == ac__sys_page());
 	ac__region_close(&other);
-	assert_int_equal(ac__region_open(&other, 70000, 0), 0);
+	assert_int_equal(ac__region_open(&other, 70000, 0, NULL), 0);
 	assert_true(other.base == 128 * KB);
 	ac__region_close(&other);
 	assert_int_equal(other.fd, -1);
@@ -145,7 +145,7 @@ static void test_region_limit_is_for_what_follows_the_base(void **state)
 	struct ac__region other;
 
 	(void)state;
-	assert_int_equal(ac__region_open(&other, BASE, MB), 0);
+	assert_int_equal(ac__region_open(&other, BASE, MB, NULL), 0);
 	assert_true(other.limit == BASE + MB);
 	assert_non_null(ac__region_at(&other, BASE + MB - 1, 1));
 	assert_null(ac__region_at(&other, BASE + MB, 1));
@@ -197,7 +197,7 @@ static void test_region_open_fails_with_nothing_open(void **state)
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
 		ac__fault_arm(AC__SYS_MEMFD, 1, ALWAYS, ENOSYS);
 		ac__fault_arm(calls[i], 1, ALWAYS, ENOSPC);
-		assert_true(ac__region_open(&other, BASE, 0) < 0);
+		assert_true(ac__region_open(&other, BASE, 0, NULL) < 0);
 		ac__fault_disarm();
 		assert_int_equal(seats_descriptors(), descriptors + 1);
 	}
@@ -246,7 +246,7 @@ static int map_with_little_room(void *arg)
 static void test_region_address_space_limit_is_null(void **state)
 {
 	(void)state;
-	assert_int_equal(seats_in_child(map_with_little_room, NULL, 5), 0);
+	assert_int_equal(seats_in_own_child(map_with_little_room, NULL, 5), 0);
 }
 
 static int open_with_a_file_limit(void *limit_of_region)
@@ -260,9 +260,9 @@ static int open_with_a_file_limit(void *limit_of_region)
 		ac__fault_disarm();
 		if (file)
 			ac__fault_arm(AC__SYS_MEMFD, 1, ALWAYS, ENOSYS);
-		SEAT_CHECK(ac__region_open(&other, 256 * KB,
-					   *(uint64_t *)limit_of_region) == -EFBIG);
-		SEAT_CHECK(ac__region_open(&other, 64 * KB, 0) == 0);
+		SEAT_CHECK(ac__region_open(&other, 256 * KB, *(uint64_t *)limit_of_region,
+					   NULL) == -EFBIG);
+		SEAT_CHECK(ac__region_open(&other, 64 * KB, 0, NULL) == 0);
 		SEAT_CHECK(other.limit <= 128 * KB);
 		SEAT_CHECK(ac__region_reserve(&other, 128 * KB, 4096) < 0);
 		ac__region_close(&other);
@@ -327,13 +327,12 @@ static void test_region_processes_share(void **state)
 				 1 + 2 + 3 + 4);
 }
 
-static int write_as_nobody(void *arg)
+static int write_in_a_users_child(void *arg)
 {
 	char *low = ac__region_at(&region, 0, 8);
 	char *high = ac__region_at(&region, MB, 8);
 
 	(void)arg;
-	ac__region_privatise(&region);
 	SEAT_CHECK(strcmp(low, "low") == 0 && strcmp(high, "high") == 0);
 	strcpy(low, "child's");
 	strcpy(high, "child's");
@@ -341,7 +340,7 @@ static int write_as_nobody(void *arg)
 	return 0;
 }
 
-static void test_region_privatised_writes_reach_nobody(void **state)
+static void test_region_is_private_in_a_users_child(void **state)
 {
 	char *low = ac__region_at(&region, 0, 8);
 	char *high = ac__region_at(&region, MB, 8);
@@ -350,29 +349,28 @@ static void test_region_privatised_writes_reach_nobody(void **state)
 	strcpy(low, "low");
 	assert_int_equal(ac__region_reserve(&region, MB, 8), 0);
 	strcpy(high, "high");
-	assert_int_equal(seats_in_child(write_as_nobody, NULL, 5), 0);
+	assert_int_equal(seats_in_child(write_in_a_users_child, NULL, 5), 0);
 	assert_string_equal(low, "low");
 	assert_string_equal(high, "high");
 }
 
-/* A segment that was not mapped when the child was made nobody. */
-static int map_as_nobody(void *arg)
+/* A segment that was not mapped when the child was forked. */
+static int map_in_a_users_child(void *arg)
 {
 	char *late;
 
 	(void)arg;
-	ac__region_privatise(&region);
 	late = ac__region_at(&region, 16 * MB, 8);
 	if (late)
 		strcpy(late, "child's");
 	return 0;
 }
 
-static void test_region_privatised_maps_nothing_shared_later(void **state)
+static void test_region_maps_nothing_later_in_a_users_child(void **state)
 {
 	(void)state;
 	assert_int_equal(ac__region_reserve(&region, 16 * MB, 8), 0);
-	assert_int_equal(seats_in_child(map_as_nobody, NULL, 5), 0);
+	assert_int_equal(seats_in_child(map_in_a_users_child, NULL, 5), 0);
 	assert_string_equal(ac__region_at(&region, 16 * MB, 8), "");
 }
 
@@ -396,9 +394,9 @@ int main(void)
 		TEST(test_region_file_limit_holds_with_a_limit_of_ours),
 		TEST(test_region_threads_map_each_segment_once),
 		TEST(test_region_processes_share),
-		TEST(test_region_privatised_writes_reach_nobody),
-		TEST_IN_FILE(test_region_privatised_writes_reach_nobody),
-		TEST(test_region_privatised_maps_nothing_shared_later),
+		TEST(test_region_is_private_in_a_users_child),
+		TEST_IN_FILE(test_region_is_private_in_a_users_child),
+		TEST(test_region_maps_nothing_later_in_a_users_child),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

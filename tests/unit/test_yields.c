@@ -96,7 +96,7 @@ static void serve(struct seat *seat)
 	struct ac__board view;
 	struct ac_pool *pool;
 	unsigned number;
-	int region;
+	int region = -1;
 
 	if (ac__door_enter(seat->door, &number, &region, &seat->bell) < 0)
 		return;
