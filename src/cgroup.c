@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "forkguard.h"
+#include "sys.h"
 
 struct search {
 	const char *root;
@@ -37,7 +38,7 @@ static FILE *open_file(const char *dir, const char *name)
 	char path[PATH_MAX];
 	int n = snprintf(path, sizeof path, "%s/%s", dir, name);
 
-	return n < 0 || n >= (int)sizeof path ? NULL : fopen(path, "re");
+	return n < 0 || n >= (int)sizeof path ? NULL : ac__sys_open_file(path);
 }
 
 /* Without its newline; false at the end, or when there is no file. */

@@ -111,6 +111,53 @@ static struct timespec timespec_of(int64_t ns)
 				  .tv_nsec = ns % 1000000000 };
 }
 
+/* ---- descriptors: their numbers ---- */
+
+void ac__sys_close(int fd)
+{
+	int saved = errno;
+
+	if (fd >= 0)
+		close(fd);
+	errno = saved;
+}
+
+int ac__sys_lift(int fd)
+{
+	int copy;
+
+	if (fd > STDERR_FILENO)
+		return fd;
+	copy = checked(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+	ac__sys_close(fd);
+	return copy;
+}
+
+/* The same for two, of which none stays when one can't be lifted. */
+static int lift_both(int result, int fd[2])
+{
+	if (result < 0)
+		return -errno;
+	fd[0] = ac__sys_lift(fd[0]);
+	fd[1] = ac__sys_lift(fd[1]);
+	if (fd[0] >= 0 && fd[1] >= 0)
+		return 0;
+	result = AC__MIN(fd[0], fd[1]);
+	ac__sys_close(fd[0]);
+	ac__sys_close(fd[1]);
+	return result;
+}
+
+FILE *ac__sys_open_file(const char *path)
+{
+	int fd = opened(open(path, O_RDONLY | O_CLOEXEC));
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+
+	if (!file)
+		ac__sys_close(fd);
+	return file;
+}
+
 /* ---- sleeping and waking ---- */
 
 int ac__sys_futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t deadline)
@@ -132,13 +179,13 @@ void ac__sys_futex_wake(_Atomic uint32_t *word, int n)
 static int open_eventfd(void)
 {
 	RETURN_FAULT(AC__SYS_EVENTFD);
-	return checked(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	return opened(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 static int open_pipe(int fd[2])
 {
 	RETURN_FAULT(AC__SYS_PIPE);
-	return checked(pipe2(fd, O_CLOEXEC | O_NONBLOCK));
+	return lift_both(pipe2(fd, O_CLOEXEC | O_NONBLOCK), fd);
 }
 
 int ac__sys_wakefd(int fd[2])
@@ -181,7 +228,7 @@ void ac__sys_wakefd_drain(int fd)
 int ac__sys_epoll(void)
 {
 	RETURN_FAULT(AC__SYS_EPOLL);
-	return checked(epoll_create1(EPOLL_CLOEXEC));
+	return opened(epoll_create1(EPOLL_CLOEXEC));
 }
 
 int ac__sys_epoll_add(int epoll, int fd, uint64_t tag, bool hangup_only)
@@ -228,7 +275,7 @@ int ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline)
 
 int ac__sys_timerfd(void)
 {
-	return checked(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+	return opened(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
 }
 
 void ac__sys_timerfd_set(int fd, int64_t deadline)
@@ -240,19 +287,10 @@ void ac__sys_timerfd_set(int fd, int64_t deadline)
 	timerfd_settime(fd, TFD_TIMER_ABSTIME, &t, NULL);
 }
 
-void ac__sys_close(int fd)
-{
-	int saved = errno;
-
-	if (fd >= 0)
-		close(fd);
-	errno = saved;
-}
-
 int ac__sys_socketpair(int fd[2])
 {
 	RETURN_FAULT(AC__SYS_SOCKET);
-	return checked(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd));
+	return lift_both(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd), fd);
 }
 
 union control {
@@ -282,7 +320,7 @@ int ac__sys_send(int sock, const void *data, size_t len, int fd)
 	return r < 0 ? -errno : 0;
 }
 
-/* The room for one descriptor is, rounded up, room for two. */
+/* Rounded up, the space for one descriptor holds two. */
 static void take_first(const struct cmsghdr *header, int *fd)
 {
 	size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -292,7 +330,7 @@ static void take_first(const struct cmsghdr *header, int *fd)
 
 		memcpy(&one, CMSG_DATA(header) + i * sizeof one, sizeof one);
 		if (i == 0)
-			*fd = one;
+			*fd = ac__sys_lift(one);
 		else
 			ac__sys_close(one);
 	}
@@ -320,6 +358,11 @@ int ac__sys_receive(int sock, void *data, size_t len, int *fd, bool nowait)
 	header = CMSG_FIRSTHDR(&message);
 	if (header && header->cmsg_type == SCM_RIGHTS)
 		take_first(header, fd);
+	if (*fd < -1) {
+		r = *fd;
+		*fd = -1;
+		return (int)r;
+	}
 	/* An empty packet is not the end, nor is a longer one what was asked for. */
 	if ((r == 0 && *fd >= 0) || (message.msg_flags & MSG_TRUNC)) {
 		ac__sys_close(*fd);
@@ -364,7 +407,7 @@ int ac__sys_pidfd(pid_t pid)
 {
 	RETURN_FAULT(AC__SYS_PIDFD);
 #ifdef SYS_pidfd_open
-	return checked(syscall(SYS_pidfd_open, pid, 0));
+	return opened(syscall(SYS_pidfd_open, pid, 0));
 #else
 	return -ENOSYS;
 #endif

@@ -11,6 +11,7 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 
@@ -103,6 +104,14 @@ int ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline);
 int ac__sys_timerfd(void);
 void ac__sys_timerfd_set(int fd, int64_t deadline); /* INT64_MAX: never */
 void ac__sys_close(int fd); /* errno is kept; -1 is allowed */
+/*
+ * 0 to 2 are the standard streams, also where they are closed: what is printed there must
+ * not reach a descriptor of the library. All that is opened or received here comes through this:
+ * fd itself, or a copy above 2 (fd is closed then), or -errno (the same).
+ */
+int ac__sys_lift(int fd);
+/* A file for reading, or NULL. */
+FILE *ac__sys_open_file(const char *path);
 
 /* A connected pair of close-on-exec packet sockets. */
 int ac__sys_socketpair(int fd[2]);

@@ -28,4 +28,10 @@ static inline int checked(long result)
 	return result < 0 ? -errno : (int)result;
 }
 
+/* Of a call that opens a descriptor. */
+static inline int opened(long result)
+{
+	return result < 0 ? -errno : ac__sys_lift((int)result);
+}
+
 #endif

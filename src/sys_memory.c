@@ -37,7 +37,7 @@ static int open_memfd(void)
 	/* Kernels before 6.3 don't know the last flag. */
 	if (fd < 0 && errno == EINVAL)
 		fd = memfd_create("allcores", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	return checked(fd);
+	return opened(fd);
 }
 
 static int resize_file(int fd, uint64_t size)
@@ -79,14 +79,14 @@ static int unlinked_file(const char *dir)
 	RETURN_FAULT(AC__SYS_TMPFILE);
 	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
 	if (fd >= 0)
-		return fd;
+		return opened(fd);
 	if (snprintf(path, sizeof path, "%s/allcores-XXXXXX", dir) >=
 	    (int)sizeof path)
 		return -ENAMETOOLONG;
 	fd = mkostemp(path, O_CLOEXEC);
 	if (fd >= 0)
 		unlink(path);
-	return checked(fd);
+	return opened(fd);
 }
 
 static int any_unlinked_file(void)
@@ -208,7 +208,7 @@ void ac__sys_shed(const void *const *keep)
 	if (getrusage(RUSAGE_SELF, &usage) == 0 &&
 	    usage.ru_maxrss < LARGE_PROCESS_KB)
 		return;
-	maps = fopen("/proc/self/maps", "re");
+	maps = ac__sys_open_file("/proc/self/maps");
 	if (maps)
 		setvbuf(maps, buffer, _IOFBF, sizeof buffer);
 	while (maps && fgets(line, sizeof line, maps)) {

@@ -101,6 +101,9 @@ int ac_worker_open(struct ac_worker **out, int fd)
 
 	if (!out || fd < 0)
 		return -EINVAL;
+	fd = ac__sys_lift(fd);
+	if (fd < 0)
+		return fd;
 	worker = ac__sys_calloc(1, sizeof *worker);
 	if (!worker) {
 		ac__sys_close(fd);

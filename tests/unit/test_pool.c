@@ -593,12 +593,49 @@ static void test_pool_open_fails_whole_or_works(void **state)
 				break;
 }
 
+/* ---- without standard streams ---- */
+
+static int print_and_copy(const void *item, void *result, const void *bound)
+{
+	(void)bound;
+	printf("item %d\n", *(const int *)item);
+	*(int *)result = *(const int *)item;
+	return fflush(stdout) == 0;	/* there is nowhere to write it to */
+}
+
+static int use_pool_without_streams(void *arg)
+{
+	struct ac_pool_opts opts = { .size = sizeof opts, .workers = 2 };
+	int items[1000], results[1000] = { 0 };
+	struct ac_pool *own;
+
+	(void)arg;
+	for (int i = 0; i < 3; i++)
+		close(i);
+	for (int i = 0; i < 1000; i++)
+		items[i] = i;
+	if (ac_pool_open(&own, &opts) < 0)
+		return 1;
+	if (ac_pool_map(own, print_and_copy, NULL, items, sizeof *items, results,
+			sizeof *results, 1000) != 0 ||
+	    memcmp(items, results, sizeof items))
+		return 2;
+	return ac_pool_close(own) ? 3 : 0;
+}
+
+static void test_pool_without_standard_streams(void **state)
+{
+	(void)state;
+	assert_int_equal(seats_in_child(use_pool_without_streams, NULL, 20), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		HELP_TEST(test_pool_open_needs_a_place_for_the_pool),
 		HELP_TEST(test_pool_default_is_a_worker_for_each_processor),
 		HELP_TEST(test_pool_number_of_workers_is_obeyed),
+		HELP_TEST(test_pool_without_standard_streams),
 		HELP_TEST(test_pool_workers_beyond_4096_are_refused),
 		HELP_TEST(test_pool_options_may_be_older_or_newer),
 		HELP_TEST(test_pool_options_out_of_range_are_refused),

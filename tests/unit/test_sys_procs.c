@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -138,7 +139,7 @@ static void test_sys_packets_carry_a_descriptor(void **state)
 	ac__sys_close(pipe_fd[1]);
 }
 
-/* The room for one descriptor is, rounded up, room for two. */
+/* Rounded up, the space for one descriptor holds two. */
 static void test_sys_receive_takes_one_descriptor_and_keeps_no_other(void **state)
 {
 	union {
@@ -166,6 +167,73 @@ static void test_sys_receive_takes_one_descriptor_and_keeps_no_other(void **stat
 	assert_int_equal(seats_descriptors(), before);
 	ac__sys_close(sock[0]);
 	ac__sys_close(sock[1]);
+}
+
+/* ---- the numbers of the standard streams ---- */
+
+static bool is_lifted(int fd)
+{
+	bool lifted = fd > 2 && is_cloexec(fd);
+
+	ac__sys_close(fd);
+	return lifted && fcntl(0, F_GETFD) < 0 && fcntl(1, F_GETFD) < 0 &&
+	       fcntl(2, F_GETFD) < 0;
+}
+
+/* Each bit of the result is one that took a number below 3. */
+static int open_all_without_streams(void *arg)
+{
+	int sock[2], fd = -1, bits = 0;
+	char byte;
+	bool sealed;
+	FILE *file;
+
+	(void)arg;
+	for (int i = 0; i < 3; i++)
+		close(i);
+	bits |= !is_lifted(ac__sys_epoll());
+	bits |= !is_lifted(ac__sys_timerfd()) << 1;
+	bits |= !is_lifted(ac__sys_memory(65536, &sealed)) << 2;
+	ac__fault_arm(AC__SYS_MEMFD, 1, 1, ENOSYS);
+	bits |= !is_lifted(ac__sys_memory(65536, &sealed)) << 3;
+	fd = ac__sys_pidfd(getpid());
+	bits |= (fd >= 0 && !is_lifted(fd)) << 4;
+	if (ac__sys_socketpair(sock) < 0 || ac__sys_send(sock[0], "x", 1, sock[0]) < 0 ||
+	    ac__sys_receive(sock[1], &byte, 1, &fd, true) != 1)
+		return 255;
+	bits |= !is_lifted(fd) << 5;
+	bits |= !is_lifted(sock[0]) << 6;
+	bits |= !is_lifted(sock[1]) << 6;
+	file = ac__sys_open_file("/proc/self/maps");
+	bits |= (!file || !is_lifted(fileno(file))) << 7;
+	return bits;
+}
+
+static void test_sys_descriptors_leave_the_standard_streams_alone(void **state)
+{
+	(void)state;
+	assert_int_equal(seats_in_child(open_all_without_streams, NULL, 5), 0);
+}
+
+/* One descriptor is left, and it is a low one. */
+static int open_with_one_left(void *arg)
+{
+	struct rlimit limit = { 3, 3 };
+	int sock[2];
+
+	(void)arg;
+	close(0);
+	close(1);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	SEAT_CHECK(ac__sys_epoll() == -EINVAL || ac__sys_epoll() == -EMFILE);
+	SEAT_CHECK(ac__sys_socketpair(sock) < 0);
+	return fcntl(0, F_GETFD) >= 0 || fcntl(1, F_GETFD) >= 0;
+}
+
+static void test_sys_descriptors_that_cannot_be_lifted_are_closed(void **state)
+{
+	(void)state;
+	assert_int_equal(seats_in_child(open_with_one_left, NULL, 5), 0);
 }
 
 /* ---- processes ---- */
@@ -357,6 +425,8 @@ int main(void)
 		TEST(test_sys_close_is_harmless),
 		TEST(test_sys_packets_carry_a_descriptor),
 		TEST(test_sys_receive_takes_one_descriptor_and_keeps_no_other),
+		TEST(test_sys_descriptors_leave_the_standard_streams_alone),
+		TEST(test_sys_descriptors_that_cannot_be_lifted_are_closed),
 		TEST(test_sys_pidfd_tells_of_the_end),
 		TEST(test_sys_lifeline_kills_a_busy_child_when_its_peer_closes),
 		TEST(test_sys_lifeline_kills_a_busy_child_when_its_owner_is_killed),
