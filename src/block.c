@@ -219,7 +219,7 @@ static int carve_bytes(struct ac__arena *arena, uint64_t size, uint64_t *offset)
 	r = ac__region_reserve(&arena->region, at, size);
 	if (r < 0) {
 		/* What was got of it is given back, and the place too if nobody came after. */
-		ac__sys_punch(arena->region.fd, at, size);
+		ac__region_punch(&arena->region, at, size);
 		end = at + size;
 		atomic_compare_exchange_strong(top, &end, at);
 	}
@@ -291,7 +291,7 @@ static void retire_free(struct ac__arena *arena, uint32_t holder, uint64_t bytes
 
 		if (!claim_free(arena, id, holder, ORDER_LEAST, &block))
 			continue;
-		ac__sys_punch(arena->region.fd, row->offset, block.size);
+		ac__region_punch(&arena->region, row->offset, block.size);
 		atomic_fetch_sub(&arena->shm->hints.bytes, block.size);
 		retired += block.size;
 		back_to_unused(row);
@@ -585,7 +585,7 @@ static uint64_t chill(struct ac__arena *arena, uint32_t holder, unsigned order,
 		if (row->order != order || row->cold ||
 		    !claim_free(arena, id, holder, order, &taken))
 			continue;
-		ac__sys_punch(arena->region.fd, row->offset, size);
+		ac__region_punch(&arena->region, row->offset, size);
 		given += size;
 		row->cold = 1;
 		ac__block_give(arena, holder, id);

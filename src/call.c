@@ -42,6 +42,9 @@ int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t inde
 	}
 	if (task->flags & AC__TASK_ARG_BLOCK)
 		call->arg = ac__block_data(worker->board.arena, task->arg_block);
+	if (task->kind == AC__KIND_CHUNK && task->bound_block &&
+	    !ac__block_data(worker->board.arena, task->bound_block))
+		return -ENOMEM;
 	return call->arg ? 0 : -ENOMEM;
 }
 

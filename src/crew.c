@@ -121,7 +121,7 @@ static int start_adopted(struct ac_pool *pool, unsigned seat, int process_end)
 	struct ac__member *member = &pool->crew[seat];
 	pid_t pid;
 	int r = ac__door_invite(member->door.owner_end, seat,
-				ac__pool_arena(pool)->region.fd, pool->bell[1]);
+				&ac__pool_arena(pool)->region.fd, &pool->bell[1]);
 
 	if (r < 0)
 		return r;

@@ -30,12 +30,16 @@ int ac__door_open(struct ac__door *door)
 }
 
 /* Two packets, since a packet carries one descriptor. */
-int ac__door_invite(int owner_end, unsigned seat, int region_fd, int bell_fd)
+int ac__door_invite(int owner_end, unsigned seat, const struct ac__fd *region,
+		    const struct ac__fd *bell)
 {
 	struct invitation note = { .magic = INVITATION, .seat = seat };
-	int r = ac__sys_send(owner_end, &note, sizeof note, region_fd);
+	int r;
 
-	return r < 0 ? r : ac__sys_send(owner_end, &note, sizeof note, bell_fd);
+	if (!ac__fd_is_same(region) || !ac__fd_is_same(bell))
+		return -EBADF;
+	r = ac__sys_send(owner_end, &note, sizeof note, region->number);
+	return r < 0 ? r : ac__sys_send(owner_end, &note, sizeof note, bell->number);
 }
 
 /* The wait is done without the forkguard's lock: the packet may never come. */

@@ -9,6 +9,7 @@
 #define AC__DOOR_H
 
 #include "base.h"
+#include "fd.h"
 
 struct ac__door {
 	int owner_end, process_end;
@@ -17,8 +18,9 @@ struct ac__door {
 /* Descriptors are open and written down before any fork can happen. */
 int ac__door_open(struct ac__door *door);
 
-/* Owner: put seat, region and bell into the door. */
-int ac__door_invite(int owner_end, unsigned seat, int region_fd, int bell_fd);
+/* Owner: put seat, region and bell into the door. -EBADF: user code has closed one of them. */
+int ac__door_invite(int owner_end, unsigned seat, const struct ac__fd *region,
+		    const struct ac__fd *bell);
 /* Process: take them out, waiting for them. Both descriptors are -1 before; a guard that is on
  * the list knows where they are written. -EPIPE: the owner is gone; AC_EVERSION: that was no
  * invitation. */

@@ -76,8 +76,7 @@ void ac__pool_let_go(void *arg)
 	ac__crew_let_go(pool);
 	ac__forkguard_drop(&pool->epoll);
 	ac__forkguard_drop(&pool->timer);
-	if (pool->bell[0] != pool->bell[1])
-		ac__forkguard_drop(&pool->bell[0]);
+	ac__fd_drop(&pool->bell[0]);
 }
 
 /* The child keeps a private copy of what it may be reading, and no more. */
@@ -87,7 +86,7 @@ static void leave_in_child(struct ac__forkguard *guard)
 
 	atomic_store(&pool->forked, true);
 	ac__pool_let_go(pool);
-	ac__sys_close(pool->bell[1]);
+	ac__fd_drop(&pool->bell[1]);
 }
 
 /* ---- opening ---- */
@@ -159,7 +158,8 @@ int ac_pool_open(struct ac_pool **out, const struct ac_pool_opts *user)
 	pool->guard.left = leave_in_child;
 	pool->guard.group = pool;
 	pool->template.door = (struct ac__door){ -1, -1 };
-	pool->epoll = pool->timer = pool->bell[0] = pool->bell[1] = -1;
+	pool->epoll = pool->timer = -1;
+	pool->bell[0] = pool->bell[1] = AC__FD_NONE;
 	/* The lock is for start, which is called without it. */
 	ac__pool_lock(pool);
 	r = open_parts(pool, &opts);

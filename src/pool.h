@@ -141,7 +141,8 @@ struct ac_pool {
 	char name[16];
 
 	/* wait.c */
-	int epoll, bell[2], timer; /* timer -1 unless an event loop watches */
+	struct ac__fd bell[2];
+	int epoll, timer; /* timer -1 unless an event loop watches */
 	bool interruptible, collecting;
 	uint32_t spin_ns;	/* the owner's own copy */
 	int64_t sleeping_until;	/* of the one who collects */

@@ -27,6 +27,15 @@ static size_t segment_size(const struct ac__region *region, unsigned k)
 	return k == 0 ? region->base : region->base << (k - 1);
 }
 
+/* Whatever has the number now is not ours to map, to grow or to punch holes into. */
+static bool has_descriptor(struct ac__region *region)
+{
+	if (ac__fd_is_same(&region->fd))
+		return true;
+	atomic_store(&region->lost, true);
+	return false;
+}
+
 /* Two threads may need it at once: the second finds the first one's. Under the forkguard's
  * lock, so that no child has a mapping that its parent had not written down. */
 static char *map_segment(struct ac__region *region, unsigned k)
@@ -36,8 +45,9 @@ static char *map_segment(struct ac__region *region, unsigned k)
 
 	ac__forkguard_lock();
 	address = atomic_load(&region->segment[k]);
-	if (!address && ac__sys_map(&mapped, region->fd, segment_start(region, k),
-				    segment_size(region, k)) == 0) {
+	if (!address && has_descriptor(region) &&
+	    ac__sys_map(&mapped, region->fd.number, segment_start(region, k),
+			segment_size(region, k)) == 0) {
 		address = mapped;
 		atomic_store(&region->segment[k], address);
 	}
@@ -74,12 +84,14 @@ static void privatise_segment(struct ac__region *region, unsigned k)
 {
 	char *address = atomic_load(&region->segment[k]);
 
+	if (!address || (has_descriptor(region) &&
+			 ac__sys_map_private(address, region->fd.number,
+					     segment_start(region, k),
+					     segment_size(region, k)) == 0))
+		return;
 	/* Better a fault there than a stray write into the pool. */
-	if (address && ac__sys_map_private(address, region->fd, segment_start(region, k),
-					   segment_size(region, k)) < 0) {
-		ac__sys_unmap(address, segment_size(region, k));
-		atomic_store(&region->segment[k], NULL);
-	}
+	ac__sys_unmap(address, segment_size(region, k));
+	atomic_store(&region->segment[k], NULL);
 }
 
 /* In a child that is not to share it. What is not mapped by now never will be. */
@@ -89,14 +101,14 @@ static void make_private(struct ac__forkguard *guard)
 
 	for (unsigned k = 0; k < AC__SEGMENTS; k++)
 		privatise_segment(region, k);
-	ac__forkguard_drop(&region->fd);
+	ac__fd_drop(&region->fd);
 }
 
 /* What a child finds here is whole: descriptor and mappings are written down already, or are
  * not there. */
 static void prepare(struct ac__region *region, const void *group)
 {
-	*region = (struct ac__region){ .fd = -1, .guard.left = make_private,
+	*region = (struct ac__region){ .fd = AC__FD_NONE, .guard.left = make_private,
 				       .guard.group = group };
 	for (unsigned k = 0; k < AC__SEGMENTS; k++)
 		atomic_init(&region->segment[k], NULL);
@@ -113,17 +125,21 @@ void ac__region_close(struct ac__region *region)
 			ac__sys_unmap(address, segment_size(region, k));
 		atomic_store(&region->segment[k], NULL);
 	}
-	ac__forkguard_drop(&region->fd);
+	ac__fd_drop(&region->fd);
 	ac__forkguard_remove(&region->guard);
 	ac__forkguard_unlock();
 }
 
 static int open_memory(struct ac__region *region)
 {
+	int fd;
+
 	ac__forkguard_lock();
-	region->fd = ac__sys_memory(region->limit, &region->sealed);
+	fd = ac__sys_memory(region->limit, &region->sealed);
+	if (fd >= 0)
+		region->fd = ac__fd_of(fd);
 	ac__forkguard_unlock();
-	return region->fd < 0 ? region->fd : 0;
+	return fd < 0 ? fd : 0;
 }
 
 int ac__region_open(struct ac__region *region, uint64_t base, uint64_t limit,
@@ -152,7 +168,7 @@ int ac__region_attach(struct ac__region *region, int fd, uint64_t base,
 		      uint64_t limit, bool sealed)
 {
 	prepare(region, NULL);
-	region->fd = fd;
+	region->fd = ac__fd_of(fd);
 	region->sealed = sealed;
 	region->base = base;
 	region->limit = limit;
@@ -168,14 +184,22 @@ int ac__region_reserve(struct ac__region *region, uint64_t offset, uint64_t len)
 {
 	if (offset > region->limit || len > region->limit - offset)
 		return -ENOMEM;
-	return region->sealed ? 0 :
-				ac__sys_preallocate(region->fd, offset, len);
+	if (region->sealed)
+		return 0;
+	return has_descriptor(region) ?
+		       ac__sys_preallocate(region->fd.number, offset, len) :
+		       -EBADF;
 }
 
 bool ac__region_holds(const struct ac__region *region, uint64_t offset, uint64_t len)
 {
-	uint64_t size = region->sealed ? region->limit :
-					 ac__sys_file_size(region->fd);
+	uint64_t size = region->sealed ? region->limit : ac__fd_size(&region->fd);
 
 	return offset <= size && len <= size - offset;
+}
+
+void ac__region_punch(struct ac__region *region, uint64_t offset, uint64_t len)
+{
+	if (has_descriptor(region))
+		ac__sys_punch(region->fd.number, offset, len);
 }

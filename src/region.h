@@ -12,12 +12,14 @@
 #define AC__REGION_H
 
 #include "base.h"
+#include "fd.h"
 #include "forkguard.h"
 
 #define AC__SEGMENTS 44
 
 struct ac__region {
-	int fd;
+	struct ac__fd fd;
+	_Atomic bool lost; /* user code has closed fd: no more can be mapped or given back */
 	bool sealed;	/* the file has its whole size already and never changes it */
 	uint64_t base;	/* size of segment 0: a power of two, whole pages */
 	uint64_t limit;	/* no offset is beyond this */
@@ -38,11 +40,14 @@ int ac__region_attach(struct ac__region *region, int fd, uint64_t base,
 		      uint64_t limit, bool sealed);
 void ac__region_close(struct ac__region *region);
 
-/* Make a range safe to touch: 0, or -ENOMEM, -ENOSPC, -EFBIG. Done before its first use. */
+/* Make a range safe to touch: 0, or -ENOMEM, -ENOSPC, -EFBIG, -EBADF (lost). Done before its
+ * first use. */
 int ac__region_reserve(struct ac__region *region, uint64_t offset, uint64_t len);
 
 /* Does the range exist, and can it be touched without a fault? Whatever anybody says of it. */
 bool ac__region_holds(const struct ac__region *region, uint64_t offset, uint64_t len);
+/* Give the range's pages back to the system: it reads as zeros then (best effort). */
+void ac__region_punch(struct ac__region *region, uint64_t offset, uint64_t len);
 /*
  * The address of [offset, offset + len), or NULL: it lies outside, crosses
  * segments, or can't be mapped. Any thread.

@@ -16,7 +16,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -176,42 +175,32 @@ void ac__sys_futex_wake(_Atomic uint32_t *word, int n)
 	syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0);
 }
 
-static int open_eventfd(void)
-{
-	RETURN_FAULT(AC__SYS_EVENTFD);
-	return opened(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-}
-
-static int open_pipe(int fd[2])
+int ac__sys_pipe(int fd[2])
 {
 	RETURN_FAULT(AC__SYS_PIPE);
 	return lift_both(pipe2(fd, O_CLOEXEC | O_NONBLOCK), fd);
 }
 
-int ac__sys_wakefd(int fd[2])
+void ac__sys_write_byte(int fd)
 {
-	int r = open_eventfd();
-
-	if (r == -EMFILE || r == -ENFILE)
-		return r;
-	if (r < 0)
-		return open_pipe(fd);
-	fd[0] = fd[1] = r;
-	return 0;
-}
-
-void ac__sys_wakefd_ring(int fd)
-{
-	static const uint64_t one = 1;
+	static const struct timespec none;
+	sigset_t broken_pipe, before;
 	int saved = errno;
+	ssize_t r;
 
-	/* Fails only when the counter or the pipe is full: it is readable then. */
-	while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
-		;
+	sigemptyset(&broken_pipe);
+	sigaddset(&broken_pipe, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
+	do
+		r = write(fd, "", 1);
+	while (r < 0 && errno == EINTR);
+	if (r < 0 && errno == EPIPE && !sigismember(&before, SIGPIPE))
+		sigtimedwait(&broken_pipe, NULL, &none);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	errno = saved;
 }
 
-void ac__sys_wakefd_drain(int fd)
+void ac__sys_drain(int fd)
 {
 	char buffer[512];
 	ssize_t n;
@@ -262,12 +251,17 @@ static int milliseconds_until(int64_t deadline)
 	return (int)AC__MIN((left + 999999) / 1000000, INT_MAX);
 }
 
+#define NAP_MS 10
+
 int ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline)
 {
 	struct epoll_event events[64];
-	int r = epoll_wait(epoll, events, AC__MIN(n, 64),
-			   milliseconds_until(deadline));
+	int left = milliseconds_until(deadline);
+	int r = epoll_wait(epoll, events, AC__MIN(n, 64), left);
 
+	/* User code has closed it: the caller's loop is not to spin. */
+	if (r < 0 && (errno == EBADF || errno == EINVAL))
+		r = poll(NULL, 0, left < 0 ? NAP_MS : AC__MIN(left, NAP_MS));
 	for (int i = 0; i < r; i++)
 		tags[i] = events[i].data.u64;
 	return checked(r);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The only door to the kernel. Everything returns 0 or more for success and
- * -errno for failure. What a system may lack (memfd, eventfd, pidfd) is tried at run
+ * -errno for failure. What a system may lack (memfd, pidfd) is tried at run
  * time, never assumed from a version: EPERM, ENOSYS and EINVAL all mean "not here".
  *
  * Built with AC_FAULTS, each kind of call can be made to fail by a test.
@@ -18,8 +18,8 @@
 #include "base.h"
 
 #define AC__SYS_CALLS(X) \
-	X(MEMFD) X(TMPFILE) X(RESIZE) X(PREALLOCATE) X(SEAL) X(MAP) X(EVENTFD) \
-	X(PIPE) X(EPOLL) X(EPOLL_ADD) X(SOCKET) X(SEND) X(RECEIVE) X(FORK) \
+	X(MEMFD) X(TMPFILE) X(RESIZE) X(PREALLOCATE) X(SEAL) X(MAP) X(PIPE) \
+	X(EPOLL) X(EPOLL_ADD) X(SOCKET) X(SEND) X(RECEIVE) X(FORK) \
 	X(PIDFD) X(LIFELINE) X(THREAD) X(MALLOC)
 
 enum ac__sys_call {
@@ -66,7 +66,11 @@ void *ac__sys_calloc(size_t n, size_t size); /* NULL: none left */
  */
 int ac__sys_memory(uint64_t size, bool *sealed);
 int ac__sys_preallocate(int fd, uint64_t offset, uint64_t len);
-uint64_t ac__sys_file_size(int fd);
+/* What an open descriptor stands for. */
+struct ac__sys_file {
+	uint64_t device, inode, size;
+};
+int ac__sys_stat(int fd, struct ac__sys_file *file);
 /* The most bytes that a file of ours may have: RLIMIT_FSIZE. */
 uint64_t ac__sys_file_limit(void);
 int ac__sys_map(void **address, int fd, uint64_t offset, size_t len);
@@ -89,17 +93,18 @@ void ac__sys_shed(const void *const *keep);
 int ac__sys_futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t deadline);
 void ac__sys_futex_wake(_Atomic uint32_t *word, int n);
 
-/* A counter to wake a poll: fd[0] is polled, fd[1] written; one number twice for an eventfd. */
-int ac__sys_wakefd(int fd[2]);
-void ac__sys_wakefd_ring(int fd);
-void ac__sys_wakefd_drain(int fd);
+/* A pipe, fd[0] to read from, that never blocks. */
+int ac__sys_pipe(int fd[2]);
+/* A full pipe is readable as it is, and one that nobody can read any more raises no SIGPIPE. */
+void ac__sys_write_byte(int fd);
+void ac__sys_drain(int fd);
 
 /* ---- descriptors ---- */
 int ac__sys_epoll(void);
 /* Watch fd for input (or only its end, with hangup_only); events carry tag. */
 int ac__sys_epoll_add(int epoll, int fd, uint64_t tag, bool hangup_only);
 void ac__sys_epoll_remove(int epoll, int fd);
-/* Tags of what is due, at most n. 0 at the deadline, -EINTR. */
+/* Tags of what is due, at most n. 0 at the deadline or earlier, -EINTR. */
 int ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline);
 int ac__sys_timerfd(void);
 void ac__sys_timerfd_set(int fd, int64_t deadline); /* INT64_MAX: never */

@@ -124,11 +124,16 @@ int ac__sys_preallocate(int fd, uint64_t offset, uint64_t len)
 	return -r;
 }
 
-uint64_t ac__sys_file_size(int fd)
+int ac__sys_stat(int fd, struct ac__sys_file *file)
 {
-	struct stat file;
+	struct stat s;
 
-	return fstat(fd, &file) < 0 ? 0 : (uint64_t)file.st_size;
+	if (fstat(fd, &s) < 0)
+		return -errno;
+	*file = (struct ac__sys_file){ .device = s.st_dev,
+				       .inode = s.st_ino,
+				       .size = (uint64_t)s.st_size };
+	return 0;
 }
 
 uint64_t ac__sys_file_limit(void)

@@ -91,7 +91,7 @@ be_worker(struct room *room, unsigned seat, int lifeline, const char *name)
 	restore_signals(room);
 	ac__sys_name(name);
 	if (ac__worker_sit(&worker, plan->board, seat, lifeline,
-			   plan->owner_bell, name) < 0)
+			   &plan->owner_bell, name) < 0)
 		_exit(127);
 	if (run_init(plan, &worker) == 0)
 		ac__worker_serve(&worker);

@@ -16,7 +16,7 @@
 /* What the workers are made from: the pool's, read after the fork. */
 struct ac__template_plan {
 	const struct ac__board *board;
-	int owner_bell;
+	struct ac__fd owner_bell;
 	int (*init)(void *arg);
 	void *init_arg;
 	const char *name;

@@ -13,6 +13,8 @@
 #define LONG_SLEEP_NS 200000
 #define AUDIT_NS INT64_C(1000000000)
 #define TAGS 64
+#define SLEEP_NS (INT64_C(10) * 1000000000)
+#define SLEEP_WITHOUT_BELL_NS INT64_C(20000000)
 
 /* ---- opening ---- */
 
@@ -24,7 +26,7 @@ static int open_descriptors(struct ac_pool *pool)
 	if (r < 0)
 		return r;
 	pool->epoll = r;
-	return ac__sys_wakefd(pool->bell);
+	return ac__fd_open_pipe(pool->bell);
 }
 
 int ac__wait_open(struct ac_pool *pool)
@@ -37,7 +39,7 @@ int ac__wait_open(struct ac_pool *pool)
 	r = open_descriptors(pool);
 	ac__forkguard_unlock();
 	if (r == 0)
-		r = ac__sys_epoll_add(pool->epoll, pool->bell[0], AC__TAG_BELL, false);
+		r = ac__sys_epoll_add(pool->epoll, pool->bell[0].number, AC__TAG_BELL, false);
 	if (r < 0)
 		ac__wait_close(pool);
 	return r;
@@ -47,9 +49,8 @@ void ac__wait_close(struct ac_pool *pool)
 {
 	ac__forkguard_lock();
 	ac__forkguard_drop(&pool->timer);
-	if (pool->bell[1] != pool->bell[0])
-		ac__forkguard_drop(&pool->bell[1]);
-	ac__forkguard_drop(&pool->bell[0]);
+	ac__fd_drop(&pool->bell[1]);
+	ac__fd_drop(&pool->bell[0]);
 	ac__forkguard_drop(&pool->epoll);
 	ac__forkguard_unlock();
 }
@@ -69,7 +70,7 @@ void ac__wait_wake_finished(struct ac_pool *pool)
 			wake(s);
 	/* Who collects sleeps for its own sake, too. */
 	if (pool->collecting && pool->collector.is_over(pool->collector.arg))
-		ac__sys_wakefd_ring(pool->bell[1]);
+		ac__fd_ring(&pool->bell[1]);
 }
 
 static void hand_collecting_on(struct ac_pool *pool)
@@ -168,7 +169,7 @@ static void attend(struct ac_pool *pool, const uint64_t *tags, int n)
 {
 	for (int i = 0; i < n; i++)
 		if (tags[i] == AC__TAG_BELL)
-			ac__sys_wakefd_drain(pool->bell[0]);
+			ac__fd_drain(&pool->bell[0]);
 		else if (tags[i] != AC__TAG_TIMER)
 			ac__crew_attend(pool, tags[i]);
 }
@@ -179,8 +180,17 @@ static void rearm_for_loop(struct ac_pool *pool)
 	if (pool->timer < 0)
 		return;
 	if (!arm_bell(pool, UINT32_MAX) || pool->first_callback)
-		ac__sys_wakefd_ring(pool->bell[1]);
+		ac__fd_ring(&pool->bell[1]);
 	ac__sys_timerfd_set(pool->timer, next_time(pool));
+}
+
+/* User code may have closed the bell, which nobody can ring then: no sleep is without end. */
+static int64_t bound_sleep(struct ac_pool *pool, int64_t until)
+{
+	bool rings = ac__fd_is_same(&pool->bell[0]) && ac__fd_is_same(&pool->bell[1]);
+	int64_t most = ac__sys_now() + (rings ? SLEEP_NS : SLEEP_WITHOUT_BELL_NS);
+
+	return AC__MIN(until, most);
 }
 
 static int sleep_collecting(struct ac_pool *pool, int64_t until, int64_t below)
@@ -192,7 +202,7 @@ static int sleep_collecting(struct ac_pool *pool, int64_t until, int64_t below)
 	pool->sleeping_until = until;
 	if (arm_bell(pool, below)) {
 		ac__pool_unlock(pool);
-		n = ac__sys_epoll_wait(pool->epoll, tags, TAGS, until);
+		n = ac__sys_epoll_wait(pool->epoll, tags, TAGS, bound_sleep(pool, until));
 		ac__pool_lock(pool);
 	}
 	ac__bell_disarm(&pool->board.shm->owner_bell);
@@ -244,7 +254,7 @@ void ac__wait_changed(struct ac_pool *pool)
 	/* What it sleeps for may be here already, or come sooner than it knows. */
 	if (!arm_bell(pool, below) || pool->first_callback ||
 	    (pool->helper && pool->helper_stop) || next_time(pool) < pool->sleeping_until)
-		ac__sys_wakefd_ring(pool->bell[1]);
+		ac__fd_ring(&pool->bell[1]);
 }
 
 /* ---- waiting ---- */

@@ -28,16 +28,17 @@ static void leave_in_child(struct ac__forkguard *guard)
 	struct ac_worker *worker = AC__CONTAINER(guard, struct ac_worker, guard);
 
 	worker->forked = true;
-	ac__forkguard_drop(&worker->lifeline);
-	ac__forkguard_drop(&worker->owner_bell);
+	ac__fd_drop(&worker->lifeline);
+	ac__fd_drop(&worker->owner_bell);
 	ac__forkguard_drop(&worker->region_fd);
+	ac__forkguard_drop(&worker->bell_fd);
 }
 
 /* ---- sitting down ---- */
 
 static int take_seat(struct ac_worker *worker)
 {
-	int r = ac__sys_lifeline(worker->lifeline);
+	int r = ac__sys_lifeline(worker->lifeline.number);
 
 	if (r == -EPIPE)
 		return AC_ECLOSED;
@@ -51,22 +52,24 @@ static int take_seat(struct ac_worker *worker)
 }
 
 /* What a child of this process is to give up is known from here on. */
-static void prepare(struct ac_worker *worker, int lifeline, int owner_bell)
+static void prepare(struct ac_worker *worker, int lifeline)
 {
-	worker->lifeline = lifeline;
-	worker->owner_bell = owner_bell;
-	worker->region_fd = -1;
+	worker->lifeline = ac__fd_of(lifeline);
+	worker->owner_bell = AC__FD_NONE;
+	worker->region_fd = worker->bell_fd = -1;
 	worker->guard.left = leave_in_child;
 	ac__forkguard_add(&worker->guard);
 }
 
 int ac__worker_sit(struct ac_worker *worker, const struct ac__board *board,
-		   unsigned seat, int lifeline, int owner_bell, const char *name)
+		   unsigned seat, int lifeline, const struct ac__fd *owner_bell,
+		   const char *name)
 {
 	int r;
 
 	memset(worker, 0, sizeof *worker);
-	prepare(worker, lifeline, owner_bell);
+	prepare(worker, lifeline);
+	worker->owner_bell = *owner_bell;
 	worker->board = *board;
 	worker->seat = seat;
 	memcpy(row_of(worker)->name, name, sizeof row_of(worker)->name);
@@ -79,8 +82,13 @@ int ac__worker_sit(struct ac_worker *worker, const struct ac__board *board,
 /* With what came through the door. */
 static int sit_down(struct ac_worker *worker)
 {
-	int r = ac__arena_attach(&worker->arena, &worker->region_fd);
+	int r;
 
+	ac__forkguard_lock();
+	worker->owner_bell = ac__fd_of(worker->bell_fd);
+	worker->bell_fd = -1;
+	ac__forkguard_unlock();
+	r = ac__arena_attach(&worker->arena, &worker->region_fd);
 	if (r < 0)
 		return r;
 	worker->attached = true;
@@ -110,8 +118,8 @@ int ac_worker_open(struct ac_worker **out, int fd)
 		return -ENOMEM;
 	}
 	worker->adopted = true;
-	prepare(worker, fd, -1);
-	r = ac__door_enter(fd, &worker->seat, &worker->region_fd, &worker->owner_bell);
+	prepare(worker, fd);
+	r = ac__door_enter(fd, &worker->seat, &worker->region_fd, &worker->bell_fd);
 	if (r == 0)
 		r = sit_down(worker);
 	if (r == 0) {
@@ -161,8 +169,8 @@ void ac_worker_close(struct ac_worker *worker)
 	if (worker->attached)
 		ac__arena_close(&worker->arena);
 	if (worker->adopted)
-		ac__forkguard_close(&worker->owner_bell);
-	ac__forkguard_close(&worker->lifeline);
+		ac__fd_close(&worker->owner_bell);
+	ac__fd_close(&worker->lifeline);
 	ac__forkguard_remove(&worker->guard);
 	free(worker);
 }
@@ -190,6 +198,17 @@ static void count_busy(struct ac_worker *worker, bool busy)
 static bool is_closing(struct ac_worker *worker)
 {
 	return atomic_load(&worker->board.shm->closing) != 0;
+}
+
+/*
+ * A task may have closed descriptors that are not its own, and their numbers may stand for
+ * something else by now. Then the worker is of no more use. Asked before it sleeps, when it has rung
+ * (or not), and where the region could not be mapped: not for each task.
+ */
+static bool is_stranded(struct ac_worker *worker)
+{
+	return !ac__fd_is_same(&worker->lifeline) || !ac__fd_is_same(&worker->owner_bell) ||
+	       !ac__fd_is_same(&worker->board.arena->region.fd);
 }
 
 /* Others that have something to run get the core between looks. */
@@ -262,6 +281,9 @@ static int64_t find_task(struct ac_worker *worker, int *interrupted)
 			if (task >= 0)
 				return task;
 		}
+		worker->stranded = is_stranded(worker);
+		if (worker->stranded)
+			return -1;
 		*interrupted = sleep_until_rung(worker);
 		if (*interrupted == -EINTR)
 			return -1;
@@ -291,7 +313,8 @@ int ac_worker_wait(struct ac_worker *worker)
 
 		if (ac__ring_length(&worker->board))
 			return 1;
-		if (closing) {
+		worker->stranded = is_stranded(worker);
+		if (closing || worker->stranded) {
 			atomic_store(&row_of(worker)->leaving, 1);
 			return 0;
 		}
@@ -305,7 +328,9 @@ int ac_worker_wait(struct ac_worker *worker)
 
 static bool has_to_leave(struct ac_worker *worker)
 {
-	return worker->condemned ||
+	return worker->condemned || worker->stranded ||
+	       atomic_load_explicit(&worker->board.arena->region.lost,
+				    memory_order_relaxed) ||
 	       (worker->board.shm->recycle && worker->left == 0);
 }
 
@@ -317,7 +342,7 @@ static void complete(struct ac_worker *worker, struct ac_call *call)
 	/* Not before: the audit takes it for a task that the list has lost. */
 	atomic_store_explicit(&row_of(worker)->task, 0, memory_order_release);
 	if (r > 0)
-		ac__sys_wakefd_ring(worker->owner_bell);
+		worker->stranded = !ac__fd_ring(&worker->owner_bell);
 	worker->condemned = r < 0;
 }
 
@@ -353,6 +378,11 @@ int ac_worker_take(struct ac_worker *worker, struct ac_call **call)
 		if (r == 0) {
 			*call = &worker->call;
 			return 1;
+		}
+		/* It is the last task's doing: this one fails with its worker, and may be retried. */
+		if (has_to_leave(worker)) {
+			atomic_store(&row_of(worker)->leaving, 1);
+			return 0;
 		}
 		fail_unrun(worker, r);
 	}

@@ -38,11 +38,12 @@ struct ac_worker {
 	struct ac__board board;
 	struct ac__arena arena;		/* of an adopted process; else unused */
 	unsigned seat;
-	int lifeline, owner_bell;	/* descriptors */
-	int region_fd;			/* of an adopted process, until it is mapped; else -1 */
+	struct ac__fd lifeline, owner_bell;
+	int region_fd, bell_fd;		/* of an adopted process, as they came; else -1 */
 	bool adopted;			/* it was not forked by the template */
 	bool attached;			/* it mapped the arena itself */
 	bool forked;			/* this is a child of the worker: nobody */
+	bool stranded;			/* user code has closed a descriptor that it needs */
 	bool condemned;			/* it is being killed for a task's sake */
 	bool idle;
 	uint32_t left;			/* tasks until it is recycled; unused when not */
@@ -52,7 +53,8 @@ struct ac_worker {
 
 /* A forked worker sits down: board is the view that it inherited. */
 int ac__worker_sit(struct ac_worker *worker, const struct ac__board *board,
-		   unsigned seat, int lifeline, int owner_bell, const char *name);
+		   unsigned seat, int lifeline, const struct ac__fd *owner_bell,
+		   const char *name);
 /* Say READY or REFUSED. */
 void ac__worker_announce(struct ac_worker *worker, int status, const char *text);
 /* Take and run until told to leave. */

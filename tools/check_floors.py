@@ -14,13 +14,14 @@ FLOORS = [
     (0, ["base word"]),
     (1, ["err", "opts", "sys sys_memory sys_fault"]),
     (2, ["forkguard", "bell", "ending"]),
-    (3, ["cgroup cpus", "region", "door"]),
-    (4, ["arena seat", "process"]),
-    (5, ["block", "ring"]),
-    (6, ["worker call"]),
-    (7, ["template"]),
-    (8, ["pool books crew wait death helper task"]),
-    (9, ["map", "stream", "stat"]),
+    (3, ["cgroup cpus", "fd"]),
+    (4, ["region", "door"]),
+    (5, ["arena seat", "process"]),
+    (6, ["block", "ring"]),
+    (7, ["worker call"]),
+    (8, ["template"]),
+    (9, ["pool books crew wait death helper task"]),
+    (10, ["map", "stream", "stat"]),
 ]
 
 HOUSE = {stem: (floor, house) for floor, houses in FLOORS

@@ -4,7 +4,7 @@
  * a pool is opened, used and closed: an error or a slower way that works, never a
  * crash, a hang, a wrong result or anything left behind. Template and workers
  * inherit what is armed, so there too the n-th call fails. And the whole
- * workout on systems that lack memfd, eventfd, pidfd.
+ * workout on systems that lack memfd, pidfd.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -190,7 +190,7 @@ static void live_without(bool adopt)
 }
 
 struct lack {
-	bool memfd, eventfd, pidfd, adopt;
+	bool memfd, pidfd, adopt;
 	int err;
 };
 
@@ -201,8 +201,6 @@ static void do_without(void *arg)
 
 	if (lack->memfd)
 		ac__fault_arm(AC__SYS_MEMFD, 1, UINT32_MAX, lack->err);
-	if (lack->eventfd)
-		ac__fault_arm(AC__SYS_EVENTFD, 1, UINT32_MAX, lack->err);
 	if (lack->pidfd)
 		ac__fault_arm(AC__SYS_PIDFD, 1, UINT32_MAX, lack->err);
 	live_without(lack->adopt);
@@ -272,19 +270,17 @@ int main(int argc, char **argv)
 		KIND(MEMFD, EMFILE), KIND(MEMFD, EPERM), KIND(RESIZE, ENOSPC),
 		KIND(SEAL, EINVAL), KIND_WITHOUT(MEMFD, TMPFILE, EACCES),
 		KIND_WITHOUT(MEMFD, PREALLOCATE, ENOSPC), KIND(MAP, ENOMEM),
-		KIND(EVENTFD, EMFILE), KIND(EVENTFD, ENOSYS),
-		KIND_WITHOUT(EVENTFD, PIPE, EMFILE), KIND(EPOLL, EMFILE),
+		KIND(PIPE, EMFILE), KIND(EPOLL, EMFILE),
 		KIND(EPOLL_ADD, ENOSPC), KIND(SOCKET, EMFILE),
 		KIND(SEND, ENOBUFS), KIND(RECEIVE, ENOMEM), KIND(FORK, EAGAIN),
 		KIND(LIFELINE, EPERM), KIND(THREAD, EAGAIN), KIND(MALLOC, ENOMEM),
 	};
 	static const struct lack memfd = { .memfd = true, .err = ENOSYS },
-				 eventfd = { .eventfd = true, .err = EPERM },
 				 pidfd = { .pidfd = true, .adopt = true,
 					   .err = ENOSYS },
 				 none = { .adopt = true },
-				 all = { true, true, true, false, EPERM },
-				 all_adopted = { true, true, true, true, ENOSYS };
+				 all = { true, true, false, EPERM },
+				 all_adopted = { true, true, true, ENOSYS };
 	unsigned n = sizeof kinds / sizeof *kinds, once = 1, ever = UINT32_MAX;
 
 	crash_begin(argc, argv);
@@ -295,11 +291,10 @@ int main(int argc, char **argv)
 	crash_case("workers can't be watched", lose_watch, NULL, 10);
 	crash_case("adopted workers can't be watched", adopt_unwatched, NULL, 20);
 	crash_case("no memfd", do_without, (void *)&memfd, 10);
-	crash_case("no eventfd", do_without, (void *)&eventfd, 10);
 	crash_case("adopted workers", do_without, (void *)&none, 10);
 	crash_case("adopted workers, no pidfd", do_without, (void *)&pidfd, 10);
-	crash_case("no memfd, eventfd, pidfd", do_without, (void *)&all, 10);
-	crash_case("no memfd, eventfd, pidfd, adopted workers", do_without,
+	crash_case("no memfd, pidfd", do_without, (void *)&all, 10);
+	crash_case("no memfd, pidfd, adopted workers", do_without,
 		   (void *)&all_adopted, 10);
 	return crash_end();
 }

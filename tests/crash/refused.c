@@ -71,7 +71,7 @@ static const struct refusal refusals[] = {
 	{ SYS_madvise, { EINVAL, ENOMEM, EAGAIN }, false, NULL },
 	{ SYS_prlimit64, { EPERM, ENOSYS }, false, NULL },
 	{ SYS_sched_getaffinity, { EPERM, ENOSYS, EINVAL }, false, NULL },
-	{ SYS_eventfd2, { EMFILE, ENFILE, ENOMEM, ENOSYS, EPERM }, false, NULL },
+	{ SYS_pipe2, { EMFILE, ENFILE, ENOMEM }, false, NULL },
 	{ SYS_epoll_create1, { EMFILE, ENFILE, ENOMEM }, false, NULL },
 	{ SYS_epoll_ctl, { ENOSPC, ENOMEM }, false, NULL },
 	{ SYS_epoll_wait, { EINTR }, false, NULL },

@@ -182,7 +182,7 @@ static void hand_back(unsigned seat)
 	atomic_store(&row_of(seat)->busy_since, 0);
 	worker->task = -1;
 	if (r > 0 && world.pool)
-		ac__sys_wakefd_ring(world.pool->bell[1]);
+		ac__fd_ring(&world.pool->bell[1]);
 	if (r < 0)
 		die(seat);
 }

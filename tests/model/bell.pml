@@ -34,7 +34,7 @@ byte mem[4];
 #endif
 byte cell[4], value[4];		/* two processes of two entries each */
 byte used[2];
-bit woken;			/* the eventfd, or the futex's wake */
+bit woken;			/* the pipe, or the futex's wake */
 
 #define DRAINED	(used[_pid] == 0)
 
@@ -106,7 +106,7 @@ active proctype sleeper()
 			:: else
 			fi;
 			store(BELL, AWAKE);
-			d_step { DRAINED -> woken = 0 }	/* read the eventfd */
+			d_step { DRAINED -> woken = 0 }	/* read the pipe */
 		fi
 	od
 }

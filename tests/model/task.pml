@@ -58,7 +58,7 @@ bit closing;
 
 /* The kernel. */
 bit waiting[W];		/* in futex_wait */
-bit eventfd;
+bit piped;
 bit killed[W];
 bit start[W];		/* a replacement is forked into the seat */
 
@@ -246,7 +246,7 @@ work:		/* A short task, or one that outlasts whatever others may
 		push_done();
 		if
 		:: d_step { owner_bell == ASLEEP -> owner_bell = RUNG; i = 0; g = 0 }
-			eventfd = 1
+			piped = 1
 		:: d_step { owner_bell != ASLEEP -> i = 0; g = 0 }
 		fi;
 		goto take;
@@ -493,13 +493,13 @@ active proctype owner()
 #ifndef NO_OWNER_RECHECK
 		if
 		:: list != 0
-		:: else -> (eventfd || ANY_SEAT(MORTAL))
+		:: else -> (piped || ANY_SEAT(MORTAL))
 		fi;
 #else
-		(eventfd || ANY_SEAT(MORTAL));
+		(piped || ANY_SEAT(MORTAL));
 #endif
 		owner_bell = AWAKE;
-		eventfd = 0
+		piped = 0
 	:: answered == T && closing && !ANY_SEAT(SEAT_HERE) -> break
 	od;
 	assert(submitted == T && list == 0 && !ANY_SLOT(SLOT_READY) && !ANY_SLOT(SLOT_OUT))

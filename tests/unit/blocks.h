@@ -117,7 +117,7 @@ MAYBE uint64_t bytes_of_file(void)
 {
 	struct stat s;
 
-	assert_int_equal(fstat(arena.region.fd, &s), 0);
+	assert_int_equal(fstat(arena.region.fd.number, &s), 0);
 	return (uint64_t)s.st_blocks * 512;
 }
 

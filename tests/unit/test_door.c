@@ -21,8 +21,8 @@
 
 static unsigned descriptors;
 static struct ac__door door;
-static int bell[2];
-static int memory;
+static struct ac__fd bell[2];
+static struct ac__fd memory;
 
 static int set_up(void **state)
 {
@@ -31,8 +31,8 @@ static int set_up(void **state)
 	(void)state;
 	ac__fault_disarm();
 	descriptors = seats_descriptors();
-	memory = ac__sys_memory(65536, &sealed);
-	return ac__door_open(&door) || ac__sys_wakefd(bell) || memory < 0 ? -1 : 0;
+	memory = ac__fd_of(ac__sys_memory(65536, &sealed));
+	return ac__door_open(&door) || ac__fd_open_pipe(bell) || memory.number < 0 ? -1 : 0;
 }
 
 static int tear_down(void **state)
@@ -41,10 +41,9 @@ static int tear_down(void **state)
 	ac__fault_disarm();
 	ac__forkguard_close(&door.owner_end);
 	ac__forkguard_close(&door.process_end);
-	ac__sys_close(bell[0]);
-	if (bell[1] != bell[0])
-		ac__sys_close(bell[1]);
-	ac__sys_close(memory);
+	ac__fd_close(&bell[0]);
+	ac__fd_close(&bell[1]);
+	ac__fd_close(&memory);
 	if (seats_descriptors() == descriptors && !seats_children())
 		return 0;
 	fprintf(stderr, "descriptors: %u before, %u after\n", descriptors,
@@ -86,8 +85,8 @@ static void test_door_passes_seat_region_and_bell(void **state)
 	void *p;
 
 	(void)state;
-	write_word(memory, 0xfeed);
-	assert_int_equal(ac__door_invite(door.owner_end, 17, memory, bell[1]), 0);
+	write_word(memory.number, 0xfeed);
+	assert_int_equal(ac__door_invite(door.owner_end, 17, &memory, &bell[1]), 0);
 	assert_int_equal(ac__door_enter(door.process_end, &seat, &region_fd, &bell_fd), 0);
 	assert_int_equal(seat, 17);
 	assert_true(fcntl(region_fd, F_GETFD) & FD_CLOEXEC);
@@ -95,8 +94,8 @@ static void test_door_passes_seat_region_and_bell(void **state)
 	assert_int_equal(ac__sys_map(&p, region_fd, 0, 4096), 0);
 	assert_int_equal(*(uint32_t *)p, 0xfeed);
 	ac__sys_unmap(p, 4096);
-	ac__sys_wakefd_ring(bell_fd);
-	assert_int_equal(ac__sys_poll(bell[0], 0), 0);
+	ac__sys_write_byte(bell_fd);
+	assert_int_equal(ac__sys_poll(bell[0].number, 0), 0);
 	ac__sys_close(region_fd);
 	ac__sys_close(bell_fd);
 }
@@ -110,12 +109,12 @@ static int enter_and_answer(void *arg)
 
 	(void)arg;
 	ac__forkguard_close(&door.owner_end);
-	ac__sys_close(memory);
+	ac__fd_close(&memory);
 	SEAT_CHECK(ac__door_enter(door.process_end, &seat, &region_fd, &bell_fd) == 0);
 	SEAT_CHECK(ac__sys_lifeline(door.process_end) == 0);
 	SEAT_CHECK(ac__sys_map(&p, region_fd, 0, 4096) == 0);
 	*(uint32_t *)p = seat;
-	ac__sys_wakefd_ring(bell_fd);
+	ac__sys_write_byte(bell_fd);
 	return 0;
 }
 
@@ -124,10 +123,10 @@ static void test_door_lets_another_process_in(void **state)
 	void *p;
 
 	(void)state;
-	assert_int_equal(ac__door_invite(door.owner_end, 4096, memory, bell[1]), 0);
+	assert_int_equal(ac__door_invite(door.owner_end, 4096, &memory, &bell[1]), 0);
 	assert_int_equal(seats_in_child(enter_and_answer, NULL, 5), 0);
-	assert_int_equal(ac__sys_poll(bell[0], 0), 0);
-	assert_int_equal(ac__sys_map(&p, memory, 0, 4096), 0);
+	assert_int_equal(ac__sys_poll(bell[0].number, 0), 0);
+	assert_int_equal(ac__sys_map(&p, memory.number, 0, 4096), 0);
 	assert_int_equal(*(uint32_t *)p, 4096);
 	ac__sys_unmap(p, 4096);
 }
@@ -156,7 +155,7 @@ static void test_door_owner_gone_in_the_middle(void **state)
 {
 	(void)state;
 	ac__fault_arm(AC__SYS_SEND, 2, 1, ENOBUFS);
-	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), -ENOBUFS);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, &memory, &bell[1]), -ENOBUFS);
 	ac__forkguard_close(&door.owner_end);
 	assert_int_equal(enter(), -EPIPE);
 }
@@ -165,14 +164,14 @@ static void test_door_process_gone(void **state)
 {
 	(void)state;
 	ac__forkguard_close(&door.process_end);
-	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), -EPIPE);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, &memory, &bell[1]), -EPIPE);
 }
 
 static void test_door_each_receive_may_fail(void **state)
 {
 	(void)state;
 	for (unsigned nth = 1; nth <= 2; nth++) {
-		assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), 0);
+		assert_int_equal(ac__door_invite(door.owner_end, 1, &memory, &bell[1]), 0);
 		ac__fault_arm(AC__SYS_RECEIVE, nth, 1, EMFILE);
 		assert_int_equal(enter(), -EMFILE);
 		ac__fault_disarm();
@@ -189,7 +188,7 @@ static void test_door_garbage_is_no_invitation(void **state)
 
 	(void)state;
 	for (size_t len = 1; len <= sizeof garbage; len++) {
-		assert_int_equal(ac__sys_send(door.owner_end, garbage, len, memory), 0);
+		assert_int_equal(ac__sys_send(door.owner_end, garbage, len, memory.number), 0);
 		assert_int_equal(enter(), AC_EVERSION);
 		assert_int_equal(ac__sys_send(door.owner_end, garbage, len, -1), 0);
 		assert_int_equal(enter(), AC_EVERSION);
@@ -202,18 +201,36 @@ static void test_door_garbage_for_the_bell(void **state)
 
 	(void)state;
 	ac__fault_arm(AC__SYS_SEND, 2, 1, ENOBUFS);
-	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), -ENOBUFS);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, &memory, &bell[1]), -ENOBUFS);
 	ac__fault_disarm();
-	assert_int_equal(ac__sys_send(door.owner_end, c, sizeof c, bell[1]), 0);
+	assert_int_equal(ac__sys_send(door.owner_end, c, sizeof c, bell[1].number), 0);
 	assert_int_equal(enter(), AC_EVERSION);
 }
 
 static void test_door_invitation_without_descriptors(void **state)
 {
+	char note[64];
+	int fd, len;
+
 	(void)state;
-	assert_int_equal(ac__door_invite(door.owner_end, 1, -1, -1), 0);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, &memory, &bell[1]), 0);
+	len = ac__sys_receive(door.process_end, note, sizeof note, &fd, true);
+	ac__sys_close(fd);
+	assert_int_equal(ac__sys_send(door.owner_end, note, (size_t)len, -1), 0);
+	assert_int_equal(enter(), AC_EVERSION); /* for want of a bell */
+	assert_int_equal(ac__sys_send(door.owner_end, note, (size_t)len, -1), 0);
 	assert_int_equal(enter(), AC_EVERSION);
-	assert_int_equal(enter(), AC_EVERSION);
+}
+
+static void test_door_passes_no_descriptor_of_the_users(void **state)
+{
+	int number = bell[1].number;
+
+	(void)state;
+	assert_int_equal(dup2(door.owner_end, number), number);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, &memory, &bell[1]), -EBADF);
+	close(number);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, &memory, &bell[1]), -EBADF);
 }
 
 /* Right at its beginning, but longer than any invitation: of another layout. */
@@ -223,14 +240,15 @@ static void test_door_longer_invitation_is_another_version(void **state)
 	int fd, r;
 
 	(void)state;
-	assert_int_equal(ac__door_invite(door.owner_end, 1, memory, bell[1]), 0);
+	assert_int_equal(ac__door_invite(door.owner_end, 1, &memory, &bell[1]), 0);
 	r = ac__sys_receive(door.process_end, note, sizeof note, &fd, false);
 	assert_true(r > 0 && r < (int)sizeof note);
 	ac__sys_close(fd);
 	ac__sys_receive(door.process_end, note, sizeof note, &fd, false);
 	ac__sys_close(fd);
 	for (int i = 0; i < 2; i++)
-		assert_int_equal(ac__sys_send(door.owner_end, note, (size_t)r + 4, memory), 0);
+		assert_int_equal(ac__sys_send(door.owner_end, note, (size_t)r + 4,
+					       memory.number), 0);
 	assert_int_equal(enter(), AC_EVERSION);
 }
 
@@ -238,7 +256,7 @@ static void test_door_longer_invitation_is_another_version(void **state)
 static void test_door_empty_packet_leaks_nothing(void **state)
 {
 	(void)state;
-	assert_int_equal(ac__sys_send(door.owner_end, "", 0, memory), 0);
+	assert_int_equal(ac__sys_send(door.owner_end, "", 0, memory.number), 0);
 	assert_true(enter() < 0);
 }
 
@@ -258,6 +276,7 @@ int main(void)
 		TEST(test_door_garbage_is_no_invitation),
 		TEST(test_door_garbage_for_the_bell),
 		TEST(test_door_invitation_without_descriptors),
+		TEST(test_door_passes_no_descriptor_of_the_users),
 		TEST(test_door_longer_invitation_is_another_version),
 		TEST(test_door_empty_packet_leaks_nothing),
 	};

@@ -68,7 +68,7 @@ static unsigned mapped_segments(const struct ac__region *r)
 
 static int attach_again(struct ac__region *second)
 {
-	return ac__region_attach(second, dup(region.fd), region.base,
+	return ac__region_attach(second, dup(region.fd.number), region.base,
 				 region.limit, region.sealed);
 }
 
@@ -84,7 +84,7 @@ static void test_region_base_is_whole_pages_and_a_power_of_two(void **state)
 	assert_int_equal(ac__region_open(&other, 70000, 0, NULL), 0);
 	assert_true(other.base == 128 * KB);
 	ac__region_close(&other);
-	assert_int_equal(other.fd, -1);
+	assert_int_equal(other.fd.number, -1);
 }
 
 static void test_region_offsets_find_their_segment(void **state)
@@ -211,12 +211,12 @@ static void test_region_in_a_file_grows_as_it_is_reserved(void **state)
 
 	(void)state;
 	assert_false(region.sealed);
-	assert_int_equal(fstat(region.fd, &s), 0);
+	assert_int_equal(fstat(region.fd.number, &s), 0);
 	assert_true((uint64_t)s.st_size == BASE);
 	see_the_same_bytes();
 	assert_int_equal(ac__region_reserve(&region, 32 * MB, MB), 0);
 	memset(ac__region_at(&region, 32 * MB, MB), 1, MB);
-	assert_int_equal(fstat(region.fd, &s), 0);
+	assert_int_equal(fstat(region.fd.number, &s), 0);
 	assert_true((uint64_t)s.st_size == 33 * MB);
 	assert_true((uint64_t)s.st_blocks * 512 < 16 * MB); /* sparse between */
 	ac__fault_arm(AC__SYS_PREALLOCATE, 1, 1, ENOSPC);

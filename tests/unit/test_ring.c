@@ -44,7 +44,7 @@ static void test_ring_board_that_does_not_fit_is_another_version(void **state)
 static int attach_arena(void)
 {
 	struct ac__arena second;
-	int fd = dup(arena.region.fd);
+	int fd = dup(arena.region.fd.number);
 	int r = ac__arena_attach(&second, &fd);
 
 	assert_int_equal(fd, -1);

@@ -422,51 +422,48 @@ static void test_sys_futex_wakes_threads_and_processes(void **state)
 	munmap(word, 4096);
 }
 
-static void use_wakefd(int fd[2])
+static void test_sys_pipe_never_blocks(void **state)
 {
+	int fd[2];
+
+	(void)state;
+	assert_int_equal(ac__sys_pipe(fd), 0);
 	assert_true(is_cloexec(fd[0]) && is_cloexec(fd[1]));
 	assert_false(is_readable(fd[0]));
-	ac__sys_wakefd_drain(fd[0]); /* empty: must not block */
+	ac__sys_drain(fd[0]); /* empty: must not block */
 	errno = 77;
-	ac__sys_wakefd_ring(fd[1]);
+	ac__sys_write_byte(fd[1]);
 	assert_true(is_readable(fd[0]));
-	for (int i = 0; i < 20000; i++) /* more than a pipe holds */
-		ac__sys_wakefd_ring(fd[1]);
+	for (int i = 0; i < 70000; i++) /* more than a pipe holds */
+		ac__sys_write_byte(fd[1]);
 	assert_true(is_readable(fd[0]));
-	ac__sys_wakefd_drain(fd[0]);
+	ac__sys_drain(fd[0]);
 	assert_int_equal(errno, 77);
 	assert_false(is_readable(fd[0]));
-	ac__sys_wakefd_ring(fd[1]);
+	ac__sys_write_byte(fd[1]);
 	assert_true(is_readable(fd[0]));
-}
-
-static void test_sys_wakefd_is_one_eventfd(void **state)
-{
-	int fd[2];
-
-	(void)state;
-	assert_int_equal(ac__sys_wakefd(fd), 0);
-	assert_int_equal(fd[0], fd[1]);
-	use_wakefd(fd);
-	ac__sys_close(fd[0]);
-}
-
-static void test_sys_without_eventfd_wakefd_is_a_pipe(void **state)
-{
-	int fd[2];
-
-	(void)state;
-	ac__fault_arm(AC__SYS_EVENTFD, 1, 1, ENOSYS);
-	assert_int_equal(ac__sys_wakefd(fd), 0);
-	assert_int_not_equal(fd[0], fd[1]);
-	use_wakefd(fd);
 	ac__sys_close(fd[0]);
 	ac__sys_close(fd[1]);
-	ac__fault_arm(AC__SYS_EVENTFD, 1, 1, ENOSYS);
 	ac__fault_arm(AC__SYS_PIPE, 1, 1, EMFILE);
-	assert_int_equal(ac__sys_wakefd(fd), -EMFILE);
-	ac__fault_arm(AC__SYS_EVENTFD, 1, 1, EMFILE);
-	assert_int_equal(ac__sys_wakefd(fd), -EMFILE);
+	assert_int_equal(ac__sys_pipe(fd), -EMFILE);
+}
+
+static void test_sys_pipe_without_a_reader_raises_no_signal(void **state)
+{
+	sigset_t pending, before;
+	int fd[2];
+
+	(void)state;
+	assert_int_equal(ac__sys_pipe(fd), 0);
+	ac__sys_close(fd[0]);
+	signal(SIGPIPE, SIG_DFL);
+	sigprocmask(SIG_SETMASK, NULL, &before);
+	ac__sys_write_byte(fd[1]);
+	sigpending(&pending);
+	assert_false(sigismember(&pending, SIGPIPE));
+	sigprocmask(SIG_SETMASK, NULL, &pending);
+	assert_int_equal(sigismember(&pending, SIGPIPE), sigismember(&before, SIGPIPE));
+	ac__sys_close(fd[1]);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -489,8 +486,8 @@ int main(void)
 		TEST(test_sys_futex_ends_at_its_deadline),
 		TEST(test_sys_futex_tells_of_signals),
 		TEST(test_sys_futex_wakes_threads_and_processes),
-		TEST(test_sys_wakefd_is_one_eventfd),
-		TEST(test_sys_without_eventfd_wakefd_is_a_pipe),
+		TEST(test_sys_pipe_never_blocks),
+		TEST(test_sys_pipe_without_a_reader_raises_no_signal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,6 +24,7 @@
 
 struct seat {
 	int door, bell, lifeline;
+	struct ac__fd owner_bell;
 	bool sits;
 	struct ac_worker worker;
 };
@@ -100,6 +101,7 @@ static void serve(struct seat *seat)
 
 	if (ac__door_enter(seat->door, &number, &region, &seat->bell) < 0)
 		return;
+	seat->owner_bell = ac__fd_of(seat->bell);
 	/* The owner's own mapping instead, or the sanitizer would take it for other memory. */
 	ac__sys_close(region);
 	while (!(pool = atomic_load(&all.pool)))
@@ -107,7 +109,8 @@ static void serve(struct seat *seat)
 	/* A line to nobody: a real one would kill this whole program. */
 	seat->lifeline = eventfd(0, EFD_CLOEXEC);
 	if (ac__board_attach(&view, ac__pool_arena(pool)) < 0 ||
-	    ac__worker_sit(&seat->worker, &view, number, seat->lifeline, seat->bell,
+	    ac__worker_sit(&seat->worker, &view, number, seat->lifeline,
+			   &seat->owner_bell,
 			   "yields\0\0\0\0\0\0\0\0\0") < 0)
 		return;
 	seat->sits = true;
