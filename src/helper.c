@@ -90,10 +90,14 @@ static void *run_helper(void *arg)
 
 void ac__helper_need(struct ac_pool *pool)
 {
+	pthread_t thread;
+
 	if (pool->helper || pool->timer >= 0 || pool->helper_stop)
 		return;
 	/* Without a thread all is done by whoever waits: slower, never lost. */
-	pool->helper = ac__sys_thread(run_helper, pool) == 0;
+	pool->helper = ac__sys_thread(&thread, run_helper, pool) == 0;
+	if (pool->helper)
+		pthread_detach(thread);
 }
 
 void ac__helper_dismiss(struct ac_pool *pool)

@@ -463,21 +463,16 @@ void ac__sys_get_name(char name[16])
 	prctl(PR_GET_NAME, name, 0, 0, 0);
 }
 
-int ac__sys_thread(void *(*start)(void *), void *arg)
+int ac__sys_thread(pthread_t *thread, void *(*start)(void *), void *arg)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
 	sigset_t all, before;
 	int r;
 
 	RETURN_FAULT(AC__SYS_THREAD);
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	/* The user's handlers belong to the user's threads. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&thread, &attr, start, arg);
+	r = pthread_create(thread, NULL, start, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
 	return -r;
 }

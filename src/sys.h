@@ -9,6 +9,7 @@
 #ifndef AC__SYS_H
 #define AC__SYS_H
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -144,7 +145,7 @@ uint64_t ac__sys_peak_rss(const struct rusage *usage);
 int ac__sys_lifeline(int sock);
 void ac__sys_name(const char *name); /* as in ps and top, 15 bytes */
 void ac__sys_get_name(char name[16]);
-/* start(arg) on a new detached thread with all signals blocked. */
-int ac__sys_thread(void *(*start)(void *), void *arg);
+/* start(arg) on a new thread with all signals blocked, to be joined or detached. */
+int ac__sys_thread(pthread_t *thread, void *(*start)(void *), void *arg);
 
 #endif

@@ -517,8 +517,9 @@ void __wrap_ac__sys_timerfd_set(int fd, int64_t deadline)
 	(void)deadline;
 }
 
-int __wrap_ac__sys_thread(void *(*start)(void *), void *arg)
+int __wrap_ac__sys_thread(pthread_t *thread, void *(*start)(void *), void *arg)
 {
+	(void)thread;
 	(void)start;
 	(void)arg;
 	return -EAGAIN;

@@ -3,13 +3,15 @@
 #ifndef AC_FUZZ_WRAPS_H
 #define AC_FUZZ_WRAPS_H
 
+#include <pthread.h>
+
 #include "ring.h"
 
 int64_t __wrap_ac__sys_now(void);
 int64_t __wrap_ac__sys_deadline(int64_t timeout_ns);
 void __wrap_ac__sys_yield(void);
 void __wrap_ac__sys_timerfd_set(int fd, int64_t deadline);
-int __wrap_ac__sys_thread(void *(*start)(void *), void *arg);
+int __wrap_ac__sys_thread(pthread_t *thread, void *(*start)(void *), void *arg);
 int64_t __wrap_ac__cgroup_memory_room(const char *root);
 int __wrap_ac_cpus(int leave);
 int __real_ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline);

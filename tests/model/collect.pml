@@ -86,7 +86,7 @@ bit behind[N];		/* taken, and the head not moved yet */
 byte holder[N];
 byte ring;		/* entries between head and tail */
 byte bell, ring_below;
-bit piped;
+bit bell_pipe;
 
 /* The kernel. */
 bit death;		/* the tag of a death is ready, until attended */
@@ -223,7 +223,7 @@ inline wake_finished()
 #endif
 #ifndef NO_WAKE_COLLECTOR
 		if
-		:: collecting && OVER(collector) -> piped = 1
+		:: collecting && OVER(collector) -> bell_pipe = 1
 		:: else
 		fi
 #else
@@ -313,12 +313,12 @@ inline wait_changed()
 #endif
 		arm_bell(b);
 		if
-		:: !quiet || first_callback -> piped = 1
+		:: !quiet || first_callback -> bell_pipe = 1
 		:: quiet && !first_callback ->
 			next_time();
 #ifndef NO_SOONER
 			if
-			:: limited && !until -> piped = 1
+			:: limited && !until -> bell_pipe = 1
 			:: else
 			fi
 #endif
@@ -411,14 +411,14 @@ inline sleep_collecting(p)
 	};
 	arm_bell(b);
 #ifdef DRAIN_ARMED
-	piped = 0;
+	bell_pipe = 0;
 #endif
 	if
 	:: quiet ->
 		UNLOCK;
 		if
-		:: d_step { piped || death || until && passed || nap ->
-			tag_bell = piped; tag_death = death }
+		:: d_step { bell_pipe || death || until && passed || nap ->
+			tag_bell = bell_pipe; tag_death = death }
 		:: p == HELPER_ID && QUIET -> goto done
 		fi;
 		LOCK
@@ -431,7 +431,7 @@ inline sleep_collecting(p)
 #endif
 	};
 	if
-	:: d_step { tag_bell -> piped = 0; tag_bell = 0 }
+	:: d_step { tag_bell -> bell_pipe = 0; tag_bell = 0 }
 	:: !tag_bell
 	fi;
 	attend()
@@ -587,7 +587,7 @@ end_idle:	if
 			:: n <= ring_below ->
 				if
 				:: d_step { bell == ASLEEP -> bell = RUNG; n = 0 }
-					piped = 1
+					bell_pipe = 1
 				:: d_step { bell != ASLEEP -> n = 0 }
 				fi
 			:: d_step { n > ring_below -> n = 0 }

@@ -58,7 +58,7 @@ bit closing;
 
 /* The kernel. */
 bit waiting[W];		/* in futex_wait */
-bit piped;
+bit bell_pipe;
 bit killed[W];
 bit start[W];		/* a replacement is forked into the seat */
 
@@ -246,7 +246,7 @@ work:		/* A short task, or one that outlasts whatever others may
 		push_done();
 		if
 		:: d_step { owner_bell == ASLEEP -> owner_bell = RUNG; i = 0; g = 0 }
-			piped = 1
+			bell_pipe = 1
 		:: d_step { owner_bell != ASLEEP -> i = 0; g = 0 }
 		fi;
 		goto take;
@@ -493,13 +493,13 @@ active proctype owner()
 #ifndef NO_OWNER_RECHECK
 		if
 		:: list != 0
-		:: else -> (piped || ANY_SEAT(MORTAL))
+		:: else -> (bell_pipe || ANY_SEAT(MORTAL))
 		fi;
 #else
-		(piped || ANY_SEAT(MORTAL));
+		(bell_pipe || ANY_SEAT(MORTAL));
 #endif
 		owner_bell = AWAKE;
-		piped = 0
+		bell_pipe = 0
 	:: answered == T && closing && !ANY_SEAT(SEAT_HERE) -> break
 	od;
 	assert(submitted == T && list == 0 && !ANY_SLOT(SLOT_READY) && !ANY_SLOT(SLOT_OUT))
