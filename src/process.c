@@ -20,6 +20,7 @@
 #include "base.h"
 #include "door.h"
 #include "forkguard.h"
+#include "lifeline.h"
 #include "sys.h"
 
 /* Nanoseconds between looks at a process: without news to come, and with. */
@@ -30,6 +31,7 @@
 struct ac_process {
 	struct ac__forkguard guard;
 	struct ac__door door;	/* owner_end: ours while it lives; -1: detached */
+	struct ac__lifeline lifeline; /* in the process itself */
 	int pidfd;		/* -1: this system has none */
 	pid_t pid;
 	bool detached;
@@ -204,6 +206,7 @@ static void leave_process(struct ac__forkguard *guard)
 	ac__forkguard_drop(&process->door.owner_end);
 	ac__forkguard_drop(&process->door.process_end);
 	ac__forkguard_drop(&process->pidfd);
+	ac__lifeline_drop(&process->lifeline);
 	process->stranger = true;
 }
 
@@ -225,6 +228,9 @@ static struct ac_process *make_process(bool detached)
 		return NULL;
 	*process = (struct ac_process){ .guard.left = leave_process,
 					.door = { -1, -1 },
+					.lifeline = { .sock = AC__FD_NONE,
+						      .stop = { AC__FD_NONE,
+								AC__FD_NONE } },
 					.pidfd = -1,
 					.detached = detached,
 					.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -257,7 +263,7 @@ static int pass_door(struct ac_process *process)
 	if (r <= 0)
 		return -EPIPE;
 	if (!process->detached)
-		return ac__sys_lifeline(process->door.process_end);
+		return ac__lifeline_arm(&process->lifeline);
 	ac__forkguard_close(&process->door.process_end);
 	return 0;
 }
@@ -270,6 +276,7 @@ be_process(struct ac_process *process, int (*fn)(void *), void *arg,
 	int value;
 
 	/* Not an exit: no code may be taken for what fn returned. */
+	ac__lifeline_init(&process->lifeline, process->door.process_end);
 	if (pass_door(process) < 0) {
 		raise(SIGKILL);
 		_exit(127);

@@ -386,6 +386,19 @@ int ac__sys_poll(int fd, int64_t deadline)
 	return r ? 0 : -ETIMEDOUT;
 }
 
+int ac__sys_poll_two(int first, int second, int64_t deadline)
+{
+	struct pollfd p[2] = { { .fd = first, .events = POLLIN },
+			       { .fd = second, .events = POLLIN } };
+	int r = poll(p, 2, milliseconds_until(deadline));
+
+	if (r < 0)
+		return -errno;
+	if (r == 0)
+		return -ETIMEDOUT;
+	return p[0].revents ? 0 : 1;
+}
+
 /* ---- processes ---- */
 
 pid_t ac__sys_fork(void)
@@ -439,8 +452,8 @@ int ac__sys_peek_child(pid_t pid, siginfo_t *end, uint64_t *peak_rss)
 
 /*
  * The kernel sends the descriptor's signal to its owner when anything happens
- * on the socket; what happens is the peer's
- * end, or a byte that it sends to kill. PR_SET_PDEATHSIG is no help: it fires when the forking thread ends.
+ * on the socket. What happens is the peer's end, or a byte that the peer sends to
+ * kill. PR_SET_PDEATHSIG is no help: it fires when the forking thread ends.
  */
 int ac__sys_lifeline(int sock)
 {

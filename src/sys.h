@@ -131,6 +131,8 @@ void ac__sys_shutdown(int sock);
 void ac__sys_end_sending(int sock);
 /* 0 (an event), -ETIMEDOUT, -EINTR: until input or the end of fd. */
 int ac__sys_poll(int fd, int64_t deadline);
+/* The same for two: 0 or 1 for the first of them with an event. */
+int ac__sys_poll_two(int first, int second, int64_t deadline);
 
 /* ---- processes ---- */
 pid_t ac__sys_fork(void);

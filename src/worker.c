@@ -28,7 +28,7 @@ static void leave_in_child(struct ac__forkguard *guard)
 	struct ac_worker *worker = AC__CONTAINER(guard, struct ac_worker, guard);
 
 	worker->forked = true;
-	ac__fd_drop(&worker->lifeline);
+	ac__lifeline_drop(&worker->lifeline);
 	ac__fd_drop(&worker->owner_bell);
 	ac__forkguard_drop(&worker->region_fd);
 	ac__forkguard_drop(&worker->bell_fd);
@@ -38,7 +38,7 @@ static void leave_in_child(struct ac__forkguard *guard)
 
 static int take_seat(struct ac_worker *worker)
 {
-	int r = ac__sys_lifeline(worker->lifeline.number);
+	int r = ac__lifeline_arm(&worker->lifeline);
 
 	if (r == -EPIPE)
 		return AC_ECLOSED;
@@ -54,7 +54,7 @@ static int take_seat(struct ac_worker *worker)
 /* What a child of this process is to give up is known from here on. */
 static void prepare(struct ac_worker *worker, int lifeline)
 {
-	worker->lifeline = ac__fd_of(lifeline);
+	ac__lifeline_init(&worker->lifeline, lifeline);
 	worker->owner_bell = AC__FD_NONE;
 	worker->region_fd = worker->bell_fd = -1;
 	worker->guard.left = leave_in_child;
@@ -166,11 +166,12 @@ void ac_worker_close(struct ac_worker *worker)
 {
 	if (!worker)
 		return;
+	ac__lifeline_disarm(&worker->lifeline);
 	if (worker->attached)
 		ac__arena_close(&worker->arena);
 	if (worker->adopted)
 		ac__fd_close(&worker->owner_bell);
-	ac__fd_close(&worker->lifeline);
+	ac__fd_close(&worker->lifeline.sock);
 	ac__forkguard_remove(&worker->guard);
 	free(worker);
 }
@@ -207,7 +208,7 @@ static bool is_closing(struct ac_worker *worker)
  */
 static bool is_stranded(struct ac_worker *worker)
 {
-	return !ac__fd_is_same(&worker->lifeline) || !ac__fd_is_same(&worker->owner_bell) ||
+	return !ac__fd_is_same(&worker->lifeline.sock) || !ac__fd_is_same(&worker->owner_bell) ||
 	       !ac__fd_is_same(&worker->board.arena->region.fd);
 }
 

@@ -8,6 +8,7 @@
 
 #include "block.h"
 #include "forkguard.h"
+#include "lifeline.h"
 #include "ring.h"
 
 /* The pace: how many items to claim at a time, from how long the last ones took. */
@@ -38,7 +39,8 @@ struct ac_worker {
 	struct ac__board board;
 	struct ac__arena arena;		/* of an adopted process; else unused */
 	unsigned seat;
-	struct ac__fd lifeline, owner_bell;
+	struct ac__lifeline lifeline;
+	struct ac__fd owner_bell;
 	int region_fd, bell_fd;		/* of an adopted process, as they came; else -1 */
 	bool adopted;			/* it was not forked by the template */
 	bool attached;			/* it mapped the arena itself */

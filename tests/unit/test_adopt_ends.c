@@ -4,6 +4,8 @@
  */
 #include "adopt_help.h"
 
+#include <sched.h>
+
 /* ---- deaths ---- */
 
 static void test_adopt_death_is_told_and_replaced(void **state)
@@ -290,6 +292,94 @@ static void test_adopt_workers_die_with_their_owner(void **state)
 	EVENTUALLY(!is_alive(seen->pids[0]) && !is_alive(seen->pids[1]));
 }
 
+static unsigned threads_of(pid_t pid)
+{
+	char path[64], line[128];
+	unsigned threads = 0;
+	FILE *file;
+
+	snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	file = fopen(path, "r");
+	while (file && fgets(line, sizeof line, file))
+		if (sscanf(line, "Threads: %u", &threads) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return threads;
+}
+
+/* ---- as the first process of a pid namespace ---- */
+
+#define NO_NAMESPACE 77
+
+/* The next child is process 1 there. It may need a namespace of users too. */
+static bool enter_namespace(void)
+{
+	return unshare(CLONE_NEWPID) == 0 || unshare(CLONE_NEWUSER | CLONE_NEWPID) == 0;
+}
+
+static int own_first_process(void *arg)
+{
+	int ms = 30000;
+
+	if (!enter_namespace())
+		return NO_NAMESPACE;
+	open_adopting(1, 0, 0);
+	assert_serves();
+	if (*(bool *)arg && ac_pool_submit(pool, NULL, HANDLER(HANDLE_NAP), &ms, sizeof ms, NULL))
+		return 1;
+	nap(50 * MS);
+	raise(SIGKILL);
+	return 1;
+}
+
+static void test_adopt_first_process_dies_with_its_owner(void **state)
+{
+	(void)state;
+	for (int busy = 0; busy < 2; busy++) {
+		bool at_work = busy;
+		int r = seats_in_child(own_first_process, &at_work, 20);
+
+		if (r == NO_NAMESPACE)
+			skip();
+		assert_int_equal(r, -SIGKILL);
+		EVENTUALLY(!is_alive(seen->pids[seen->starts - 1]));
+	}
+}
+
+/* It has left its seat: the pool's end is nothing to it, and it has no other thread. */
+static int outlive_the_pool(void *arg)
+{
+	(void)arg;
+	if (!enter_namespace())
+		return NO_NAMESPACE;
+	seen->behaviour = LIVES_ON;
+	open_adopting(1, 0, 0);
+	assert_serves();
+	call_number(HANDLE_LEAVE, NULL, 0, NULL);
+	seen->behaviour = REFUSES_TO_START;
+	ac_pool_terminate(pool);
+	ac_pool_close(pool);
+	nap(200 * MS);
+	SEAT_CHECK(is_alive(seen->pids[0]));
+	SEAT_CHECK(threads_of(seen->pids[0]) == 1);
+	kill(seen->pids[0], SIGKILL);
+	return 0;
+}
+
+static void test_adopt_first_process_that_left_lives_on(void **state)
+{
+	int r;
+
+	(void)state;
+	if (without_pid || without_pidfd)
+		skip();
+	r = seats_in_child(outlive_the_pool, NULL, 20);
+	if (r == NO_NAMESPACE)
+		skip();
+	assert_int_equal(r, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -310,6 +400,8 @@ int main(void)
 		ADOPT_TEST(test_adopt_start_that_fails_on_the_way),
 		ADOPT_TEST(test_adopt_start_that_fails_while_another_comes),
 		ADOPT_TEST(test_adopt_workers_die_with_their_owner),
+		ADOPT_TEST(test_adopt_first_process_dies_with_its_owner),
+		ADOPT_TEST(test_adopt_first_process_that_left_lives_on),
 	};
 
 	return RUN_ADOPT_TESTS(tests);

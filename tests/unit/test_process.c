@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -451,6 +452,7 @@ static void test_process_close_kills(void **state)
 struct family {
 	int (*fn)(void *);
 	unsigned flags;
+	bool first;	/* it is process 1 of a pid namespace, where that is allowed */
 	int life[2];	/* the process alone holds life[1] */
 	int order[2];	/* what it is told */
 };
@@ -477,6 +479,9 @@ static pid_t start_family(struct family *family)
 	open_pipe(family->order);
 	pid = fork();
 	if (pid == 0) {
+		if (family->first && unshare(CLONE_NEWPID) < 0 &&
+		    unshare(CLONE_NEWUSER | CLONE_NEWPID) < 0)
+			_exit(write(family->life[1], "n", 1) != 1);
 		start_flags(live, family, family->flags);
 		close_pipe(family->life);
 		close_pipe(family->order);
@@ -485,6 +490,7 @@ static pid_t start_family(struct family *family)
 	close(family->life[1]);
 	close(family->order[0]);
 	assert_int_equal(read(family->life[0], &c, 1), 1);
+	family->first = family->first && c == 'x';
 	return pid;
 }
 
@@ -505,6 +511,23 @@ static void test_process_ends_with_its_starter(void **state)
 	assert_true(has_gone(family.life[0]));
 	close(family.life[0]);
 	close(family.order[1]);
+}
+
+/* No signal from within kills it. */
+static void test_process_ends_with_its_starter_as_process_1(void **state)
+{
+	struct family family = { .fn = spin, .first = true };
+	pid_t pid = start_family(&family);
+
+	(void)state;
+	if (family.first)
+		assert_false(is_readable(family.life[0], 20));
+	kill_starter(pid);
+	assert_true(has_gone(family.life[0]));
+	close(family.life[0]);
+	close(family.order[1]);
+	if (!family.first)
+		skip();
 }
 
 static int spin_in_grandchild(void *arg)
@@ -872,6 +895,7 @@ int main(void)
 		BOTH(kill),
 		BOTH(close_kills),
 		TEST(ends_with_its_starter),
+		TEST(ends_with_its_starter_as_process_1),
 		TEST(ends_with_its_starters_starter),
 		BOTH(detached_survives_its_starter),
 		BOTH(detached_is_joined_and_killed),
