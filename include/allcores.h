@@ -48,8 +48,11 @@
  * - Of ac_outcome and ac_worker_stat you hand in arrays, which know no size: these
  *   structs do not grow within one SONAME.
  * - The library never prints, exits, aborts or installs a signal handler in
- *   the owner. It flushes stdio (fflush(NULL)) where it forks, so that
- *   buffered output is not written twice.
+ *   the owner.
+ * - Before the library forks it flushes stdout and stderr, but not one that another thread has
+ *   locked. The new process discards what is still buffered in these two, so that nothing is
+ *   written twice. It flushes both when it ends, and a worker also when it has nothing to do. All
+ *   other FILEs stay as they are: a task that writes to one flushes it.
  *
  * What to know before you rely on it
  * - Workers trust each other and their owner with their data: a pool guards
@@ -58,8 +61,8 @@
  *   loaded with dlopen later is not there in the workers.
  * - A worker ignores SIGINT; the owner decides what Ctrl-C means. Workers end
  *   with their owner, however it ends.
- * - A worker leaves by _exit after flushing stdio: atexit handlers run in the
- *   owner only.
+ * - A worker ends by _exit after flushing stdout and stderr: atexit handlers run in
+ *   the owner only.
  */
 #ifndef ALLCORES_H
 #define ALLCORES_H
@@ -504,8 +507,8 @@ struct ac_process_opts {
 #define AC_PROCESS_DETACHED 1u
 
 /*
- * Fork a process that runs fn(arg) and exits with what it returns (0 to 255);
- * arg is the child's copy. Forks the calling thread: where other threads run,
+ * Fork a process that runs fn(arg) and exits with what it returns (0 to 255), by _exit after
+ * flushing stdout and stderr; arg is the child's copy. Forks the calling thread: where other threads run,
  * fn may use only what is safe after fork. -EINVAL, -EAGAIN, -ENOMEM, -EMFILE.
  */
 AC_API int ac_process_start(struct ac_process **process, int (*fn)(void *arg),

@@ -21,6 +21,7 @@
 #include "door.h"
 #include "forkguard.h"
 #include "lifeline.h"
+#include "output.h"
 #include "sys.h"
 
 /* Nanoseconds between looks at a process: without news to come, and with. */
@@ -276,6 +277,7 @@ be_process(struct ac_process *process, int (*fn)(void *), void *arg,
 	int value;
 
 	/* Not an exit: no code may be taken for what fn returned. */
+	ac__output_discard();
 	ac__lifeline_init(&process->lifeline, process->door.process_end);
 	if (pass_door(process) < 0) {
 		raise(SIGKILL);
@@ -284,7 +286,7 @@ be_process(struct ac_process *process, int (*fn)(void *), void *arg,
 	if (name)
 		ac__sys_name(name);
 	value = fn(arg);
-	fflush(NULL);
+	ac__output_flush();
 	_exit(value & 255);
 }
 
@@ -305,7 +307,7 @@ static int start_process(struct ac_process *process, int (*fn)(void *),
 
 	if (r < 0)
 		return r;
-	fflush(NULL);
+	ac__output_try_flush();
 	r = ac__forkguard_fork(process);
 	if (r == 0)
 		be_process(process, fn, arg, name);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "door.h"
+#include "output.h"
 #include "sys.h"
 #include "worker.h"
 
@@ -95,7 +96,7 @@ be_worker(struct room *room, unsigned seat, int lifeline, const char *name)
 		_exit(127);
 	if (run_init(plan, &worker) == 0)
 		ac__worker_serve(&worker);
-	fflush(NULL);
+	ac__output_flush();
 	_exit(0);
 }
 
@@ -247,7 +248,7 @@ static void rehearse(void)
 	ac__sys_futex_wait(&word, 0, 0);
 	ac__sys_yield();
 	getpid();
-	fflush(NULL);
+	ac__output_try_flush();
 }
 
 __attribute__((noreturn)) static void
@@ -257,6 +258,7 @@ be_template(const struct ac__template_plan *plan, struct ac__template *template,
 	struct sigaction note = { .sa_handler = ignore_signal };
 	char name[16];
 
+	ac__output_discard();
 	room->plan = plan;
 	room->sock = template->door.process_end;
 	template->door.process_end = -1;
@@ -295,7 +297,7 @@ int ac__template_open(struct ac__template *template,
 	r = ac__door_open(&template->door);
 	if (r < 0)
 		goto err_children;
-	fflush(NULL);
+	ac__output_try_flush();
 	block_signals(&room.user_mask);
 	r = ac__forkguard_fork(plan->guard->group);
 	if (r == 0)

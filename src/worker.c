@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "door.h"
+#include "output.h"
 
 #define LOOKS_PER_CLOCK 12
 /* Free memory beyond this goes back to the system when the pool has been idle for a second. */
@@ -251,7 +252,7 @@ static int sleep_until_rung(struct ac_worker *worker)
 	int r;
 
 	if (!worker->adopted)
-		fflush(NULL); /* what tasks printed is seen while the pool is idle */
+		ac__output_try_flush(); /* what tasks printed is seen while the pool is idle */
 	if (!ac__idle_enter(board, worker->seat))
 		return 0;
 	r = ac__bell_sleep(&row_of(worker)->bell, deadline);

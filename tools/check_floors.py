@@ -12,7 +12,7 @@ import sys
 
 FLOORS = [
     (0, ["base word"]),
-    (1, ["err", "opts", "sys sys_memory sys_fault"]),
+    (1, ["err", "opts", "output", "sys sys_memory sys_fault"]),
     (2, ["forkguard", "bell", "ending"]),
     (3, ["cgroup cpus", "fd"]),
     (4, ["region", "door", "lifeline"]),

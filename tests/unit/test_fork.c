@@ -2,6 +2,8 @@
 /* A user's forks: in the owner, and inside tasks. The child is nobody and harms nobody. */
 #include "pool_help.h"
 
+#include <sys/stat.h>
+
 static struct ac_pool *pool; /* two workers */
 
 static int set_up(void **state)
@@ -421,6 +423,105 @@ static void test_fork_child_holds_nothing_of_pools_that_open_or_close(void **sta
 	pthread_join(thread, NULL);
 }
 
+/* ---- what is buffered when workers are forked ---- */
+
+/* Of a file that has ten bytes in its buffer, and that no child is to write. */
+static FILE *open_ten_bytes(void)
+{
+	FILE *file = tmpfile();
+
+	if (file)
+		fprintf(file, "ten bytes\n");
+	return file;
+}
+
+static long close_and_count(FILE *file)
+{
+	struct stat s = { 0 };
+
+	fflush(file);
+	fstat(fileno(file), &s);
+	fclose(file);
+	return (long)s.st_size;
+}
+
+static _Atomic int lock_step;
+
+/* Holds the lock of stdout, until it is told to let go. */
+static void *hold_stdout(void *arg)
+{
+	(void)arg;
+	flockfile(stdout);
+	atomic_store(&lock_step, 1);
+	while (atomic_load(&lock_step) == 1)
+		usleep(1000);
+	funlockfile(stdout);
+	return NULL;
+}
+
+/* Holds the lock of stdin, since it waits for input. */
+static void *read_stdin(void *arg)
+{
+	char line[8];
+
+	(void)arg;
+	atomic_store(&lock_step, 1);
+	return fgets(line, sizeof line, stdin);
+}
+
+static pthread_t start_and_wait(void *(*fn)(void *))
+{
+	pthread_t thread;
+
+	atomic_store(&lock_step, 0);
+	if (pthread_create(&thread, NULL, fn, NULL))
+		_exit(99);
+	while (atomic_load(&lock_step) == 0)
+		usleep(1000);
+	usleep(20000);
+	return thread;
+}
+
+/* How much is written by whom, where another thread holds a lock meanwhile. */
+static int open_beside(void *fn)
+{
+	FILE *file = open_ten_bytes(), *out = tmpfile();
+	struct ac_pool *own;
+	int input[2];
+	long written;
+
+	SEAT_CHECK(file && out && pipe(input) == 0);
+	dup2(input[0], 0);
+	dup2(fileno(out), 1);
+	setvbuf(stdout, NULL, _IOFBF, 4096);
+	printf("twelve bytes");
+	start_and_wait(*(void *(**)(void *))fn);
+	SEAT_CHECK(ac_pool_open(&own, NULL) == 0);
+	SEAT_CHECK(ac_pool_call(own, print_a_line, NULL, 0, NULL, NULL, NULL) == 0);
+	SEAT_CHECK(ac_pool_close(own) == 0);
+	SEAT_CHECK(close_and_count(file) == 10);
+	atomic_store(&lock_step, 2);
+	written = close_and_count(stdout);
+	SEAT_CHECK(written == 12 + 14);
+	return 0;
+}
+
+static void test_fork_of_workers_while_stdout_is_locked(void **state)
+{
+	void *(*fn)(void *) = hold_stdout;
+
+	(void)state;
+	assert_int_equal(seats_in_child(open_beside, &fn, 10), 0);
+}
+
+static void test_fork_of_workers_while_stdin_is_read(void **state)
+{
+	void *(*fn)(void *) = read_stdin;
+
+	(void)state;
+	assert_int_equal(seats_in_child(open_beside, &fn, 10), 0);
+}
+
 /* ---- opened at once, and losing the process that forks ---- */
 
 static int tell_family(struct ac_call *call)
@@ -509,6 +610,8 @@ int main(void)
 		FORK_TEST(test_fork_inside_a_call_doubles_nothing),
 		FORK_TEST(test_fork_inside_a_map_doubles_nothing),
 		FORK_TEST(test_fork_of_workers_prints_nothing_twice),
+		FORK_TEST(test_fork_of_workers_while_stdout_is_locked),
+		FORK_TEST(test_fork_of_workers_while_stdin_is_read),
 		FORK_TEST(test_fork_pools_opened_at_once_end_with_their_owner),
 		FORK_TEST(test_fork_worker_lost_with_its_parent_is_replaced),
 	};

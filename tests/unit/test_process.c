@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -783,6 +784,107 @@ static void print_around(FILE *f)
 	_exit(0);
 }
 
+/* Of a file that has ten bytes in its buffer, and that no child is to write. */
+static FILE *open_ten_bytes(void)
+{
+	FILE *file = tmpfile();
+
+	if (file)
+		fprintf(file, "ten bytes\n");
+	return file;
+}
+
+static long close_and_count(FILE *file)
+{
+	struct stat s = { 0 };
+
+	fflush(file);
+	fstat(fileno(file), &s);
+	fclose(file);
+	return (long)s.st_size;
+}
+
+static _Atomic int lock_step;
+
+/* Holds the lock of stdout, until it is told to let go. */
+static void *hold_stdout(void *arg)
+{
+	(void)arg;
+	flockfile(stdout);
+	atomic_store(&lock_step, 1);
+	while (atomic_load(&lock_step) == 1)
+		usleep(1000);
+	funlockfile(stdout);
+	return NULL;
+}
+
+/* Holds the lock of stdin, since it waits for input. */
+static void *read_stdin(void *arg)
+{
+	char line[8];
+
+	(void)arg;
+	atomic_store(&lock_step, 1);
+	return fgets(line, sizeof line, stdin);
+}
+
+static pthread_t start_and_wait(void *(*fn)(void *))
+{
+	pthread_t thread;
+
+	atomic_store(&lock_step, 0);
+	if (pthread_create(&thread, NULL, fn, NULL))
+		_exit(99);
+	while (atomic_load(&lock_step) == 0)
+		usleep(1000);
+	usleep(20000);
+	return thread;
+}
+
+/* How much is written by whom, where another thread holds a lock meanwhile. */
+static int start_beside(void *(*fn)(void *))
+{
+	FILE *file = open_ten_bytes(), *out = tmpfile();
+	struct ac_outcome outcome;
+	int input[2];
+	long written;
+
+	alarm(10);
+	if (!file || !out || pipe(input))
+		return 1;
+	dup2(input[0], 0);
+	dup2(fileno(out), 1);
+	setvbuf(stdout, NULL, _IOFBF, 4096);
+	printf("twelve bytes");
+	start_and_wait(fn);
+	outcome = run(print_inside, 0);
+	if (outcome.status || close_and_count(file) != 10)
+		return 2;
+	atomic_store(&lock_step, 2);
+	written = close_and_count(stdout);
+	return written == 12 + 7 ? 0 : (int)written;
+}
+
+static void test_process_starts_while_stdout_is_locked(void **state)
+{
+	pid_t pid = fork();
+
+	(void)state;
+	if (pid == 0)
+		_exit(start_beside(hold_stdout));
+	wait_ok(pid);
+}
+
+static void test_process_starts_while_stdin_is_read(void **state)
+{
+	pid_t pid = fork();
+
+	(void)state;
+	if (pid == 0)
+		_exit(start_beside(read_stdin));
+	wait_ok(pid);
+}
+
 static void test_process_writes_buffered_output_once(void **state)
 {
 	char text[64] = "";
@@ -906,6 +1008,8 @@ int main(void)
 		TEST(name_is_shown),
 		TEST(keeps_mask_and_handlers),
 		TEST(writes_buffered_output_once),
+		TEST(starts_while_stdout_is_locked),
+		TEST(starts_while_stdin_is_read),
 		TEST(refuses_bad_arguments),
 		BOTH(start_fails_whole),
 		BOTH(without_lifeline_does_not_begin),
