@@ -41,56 +41,27 @@ struct ac_process {
 	bool ended;
 	int signal;		/* that killed it, or 0 */
 	int exit_code;		/* -1: it has none, or somebody else took it */
+	uint64_t peak_rss;	/* 0: not known */
 };
-
-/* ---- the kernel's side ---- */
-
-/* P_PIDFD, which older headers don't know. */
-#define WAIT_PIDFD ((idtype_t)3)
-
-static int wait_child(idtype_t type, int id, siginfo_t *end)
-{
-	end->si_pid = 0;
-	if (waitid(type, (id_t)id, end, WEXITED | WNOHANG) < 0)
-		return -errno;
-	return end->si_pid != 0;
-}
-
-/* 1: it has ended, and is no more; 0: it runs; -ECHILD: somebody else reaped it. */
-static int reap_child(pid_t pid, int pidfd, siginfo_t *end)
-{
-	int r = pidfd < 0 ? -EINVAL : wait_child(WAIT_PIDFD, pidfd, end);
-
-	/* Linux 5.3 has pidfds but can't wait for them. */
-	return r == -EINVAL ? wait_child(P_PID, pid, end) : r;
-}
-
-static int signal_child(pid_t pid, int pidfd, int signal)
-{
-	int r = pidfd < 0 ? -ENOSYS : ac__sys_pidfd_kill(pidfd, signal);
-
-	if (r == 0 || r == -ESRCH)
-		return r;
-	return kill(pid, signal) < 0 ? -errno : 0;
-}
 
 /* ---- its end ---- */
 
 static bool look_locked(struct ac_process *process)
 {
-	siginfo_t end;
-	int r;
+	uint64_t peak_rss = 0;
+	int status, r;
 
 	if (process->ended)
 		return true;
-	r = reap_child(process->pid, process->pidfd, &end);
+	r = ac__sys_reap_child(process->pid, process->pidfd, &status, &peak_rss);
 	if (r == 0)
 		return false;
 	process->ended = true;
-	if (r > 0 && end.si_code == CLD_EXITED)
-		process->exit_code = end.si_status;
+	process->peak_rss = peak_rss;
+	if (r > 0 && WIFSIGNALED(status))
+		process->signal = WTERMSIG(status);
 	else if (r > 0)
-		process->signal = end.si_status;
+		process->exit_code = WEXITSTATUS(status);
 	return true;
 }
 
@@ -137,7 +108,7 @@ static int send_signal(struct ac_process *process, int signal)
 	/* Nobody reaps it meanwhile, so that its pid stays its own. */
 	pthread_mutex_lock(&process->lock);
 	if (!look_locked(process))
-		r = signal_child(process->pid, process->pidfd, signal);
+		r = ac__sys_kill_child(process->pid, process->pidfd, signal);
 	pthread_mutex_unlock(&process->lock);
 	return r;
 }
@@ -179,7 +150,8 @@ static void fill_outcome(const struct ac_process *process,
 
 	*outcome = (struct ac_outcome){ .pid = process->pid,
 					.signal = process->signal,
-					.exit_code = code };
+					.exit_code = code,
+					.peak_rss = process->peak_rss };
 	if (code >= 0) {
 		outcome->status = code ? AC_ETASK : 0;
 		outcome->value = code;

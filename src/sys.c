@@ -434,20 +434,64 @@ uint64_t ac__sys_peak_rss(const struct rusage *usage)
 	return (uint64_t)usage->ru_maxrss * 1024;
 }
 
-int ac__sys_peek_child(pid_t pid, siginfo_t *end, uint64_t *peak_rss)
+#define WAIT_PIDFD ((idtype_t)3) /* P_PIDFD, which older headers don't know */
+
+/* libc's waitid does not return the usage; its struct is the kernel's on 64 bits only. */
+static int wait_with_usage(idtype_t type, int id, siginfo_t *end, int flags,
+			   struct rusage *usage)
+{
+#if defined(SYS_waitid) && UINTPTR_MAX > UINT32_MAX
+	return checked(syscall(SYS_waitid, type, id, end, flags, usage));
+#else
+	(void)usage;
+	return checked(waitid(type, (id_t)id, end, flags));
+#endif
+}
+
+/* As waitpid has it. */
+static int status_of(const siginfo_t *end)
+{
+	if (end->si_code == CLD_EXITED)
+		return (end->si_status & 0xff) << 8;
+	return end->si_status | (end->si_code == CLD_DUMPED ? 0x80 : 0);
+}
+
+static int wait_child(pid_t pid, int pidfd, int flags, int *status, uint64_t *peak_rss)
 {
 	struct rusage usage = { 0 };
-	int r;
+	siginfo_t end = { 0 };
+	int r = -EINVAL;
 
-	end->si_pid = 0;
-#if defined(SYS_waitid) && UINTPTR_MAX > UINT32_MAX
-	/* libc's waitid has no room for the usage; its struct is the kernel's on 64 bits only. */
-	r = (int)syscall(SYS_waitid, P_PID, pid, end, WEXITED | WNOWAIT | WNOHANG, &usage);
-#else
-	r = waitid(P_PID, (id_t)pid, end, WEXITED | WNOWAIT | WNOHANG);
-#endif
-	*peak_rss = end->si_pid ? ac__sys_peak_rss(&usage) : 0;
-	return r < 0 ? -errno : 0;
+	flags |= WEXITED | WNOHANG;
+	if (pidfd >= 0)
+		r = wait_with_usage(WAIT_PIDFD, pidfd, &end, flags, &usage);
+	/* Linux 5.3 has pidfds but can't wait for them. */
+	if (r == -EINVAL)
+		r = wait_with_usage(P_PID, pid, &end, flags, &usage);
+	if (r < 0 || !end.si_pid)
+		return r;
+	*status = status_of(&end);
+	*peak_rss = ac__sys_peak_rss(&usage);
+	return 1;
+}
+
+int ac__sys_reap_child(pid_t pid, int pidfd, int *status, uint64_t *peak_rss)
+{
+	return wait_child(pid, pidfd, 0, status, peak_rss);
+}
+
+int ac__sys_peek_child(pid_t pid, int pidfd, int *status, uint64_t *peak_rss)
+{
+	return wait_child(pid, pidfd, WNOWAIT, status, peak_rss);
+}
+
+int ac__sys_kill_child(pid_t pid, int pidfd, int signal)
+{
+	int r = pidfd < 0 ? -ENOSYS : ac__sys_pidfd_kill(pidfd, signal);
+
+	if (r == 0 || r == -ESRCH)
+		return r;
+	return checked(kill(pid, signal));
 }
 
 /*

@@ -139,9 +139,16 @@ pid_t ac__sys_fork(void);
 /* A descriptor that is readable when the process has died, or -errno. */
 int ac__sys_pidfd(pid_t pid);
 int ac__sys_pidfd_kill(int pidfd, int signal);
-/* How a child ended, which stays to be reaped: end->si_pid is 0 while it has not; its
- * most resident memory, or 0. */
-int ac__sys_peek_child(pid_t pid, siginfo_t *end, uint64_t *peak_rss);
+/*
+ * How a child ended: 1, *status as of waitpid and *peak_rss (the most memory that it had resident,
+ * in bytes; 0: not known); 0: it still runs; -ECHILD: it is no child, or somebody else reaped it.
+ * pidfd is the child's, or -1: then its pid must not have been reaped, or may be another child's.
+ * Neither blocks. After a peek the child is still to be reaped.
+ */
+int ac__sys_reap_child(pid_t pid, int pidfd, int *status, uint64_t *peak_rss);
+int ac__sys_peek_child(pid_t pid, int pidfd, int *status, uint64_t *peak_rss);
+/* 0 or -ESRCH, -EPERM, -EINVAL. The same holds for its pid. */
+int ac__sys_kill_child(pid_t pid, int pidfd, int signal);
 uint64_t ac__sys_peak_rss(const struct rusage *usage);
 /* From now on this process is killed when the peer of sock is closed everywhere. */
 int ac__sys_lifeline(int sock);

@@ -378,6 +378,51 @@ static int take_a_name(void *arg)
 	return 0;
 }
 
+static void test_sys_child_is_peeked_at_and_reaped_once(void **state)
+{
+	(void)state;
+	for (int with = 0; with < 2; with++) {
+		uint64_t peak = 0;
+		int status = 0, pidfd;
+		pid_t pid = ac__sys_fork();
+
+		if (pid == 0)
+			for (;;)
+				pause();
+		pidfd = with ? ac__sys_pidfd(pid) : -1;
+		assert_int_equal(ac__sys_peek_child(pid, pidfd, &status, &peak), 0);
+		assert_int_equal(ac__sys_reap_child(pid, pidfd, &status, &peak), 0);
+		assert_int_equal(ac__sys_kill_child(pid, pidfd, 9999), -EINVAL);
+		assert_int_equal(ac__sys_kill_child(pid, pidfd, SIGKILL), 0);
+		for (int i = 0; i < 2; i++) {
+			while (ac__sys_peek_child(pid, pidfd, &status, &peak) == 0)
+				usleep(1000);
+			assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+		}
+		status = 0;
+		assert_int_equal(ac__sys_reap_child(pid, pidfd, &status, &peak), 1);
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+		assert_int_equal(ac__sys_reap_child(pid, pidfd, &status, &peak), -ECHILD);
+		if (pidfd >= 0)
+			assert_int_equal(ac__sys_kill_child(pid, pidfd, SIGKILL), -ESRCH);
+		ac__sys_close(pidfd);
+	}
+}
+
+static void test_sys_child_that_exits_has_a_code(void **state)
+{
+	uint64_t peak;
+	int status = 0;
+	pid_t pid = ac__sys_fork();
+
+	(void)state;
+	if (pid == 0)
+		_exit(217);
+	while (ac__sys_reap_child(pid, -1, &status, &peak) == 0)
+		usleep(1000);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 217);
+}
+
 static void test_sys_name_is_cut(void **state)
 {
 	(void)state;
@@ -429,6 +474,8 @@ int main(void)
 		TEST(test_sys_lifeline_kills_a_busy_child_when_its_peer_closes),
 		TEST(test_sys_lifeline_kills_a_busy_child_when_its_owner_is_killed),
 		TEST(test_sys_lifeline_says_when_its_peer_has_gone),
+		TEST(test_sys_child_is_peeked_at_and_reaped_once),
+		TEST(test_sys_child_that_exits_has_a_code),
 		TEST(test_sys_name_is_cut),
 		TEST(test_sys_thread_leaves_signals_to_the_users),
 	};
