@@ -104,7 +104,8 @@ AC_API const char *ac_version(void);
 
 /* The meaning of a code, -errno or AC_E: static text, never NULL, any thread. */
 AC_API const char *ac_strerror(int code);
-/* Its name, "AC_EDIED" or "ENOMEM": static, never NULL ("unknown" for others). */
+/* Its name, "AC_EDIED", "ENOMEM", or "OK" for 0: static text, never NULL ("unknown" for
+ * others). */
 AC_API const char *ac_errname(int code);
 
 #define AC_TEXT_SIZE 192

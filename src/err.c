@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Codes and their words. Ours come from one table here, the system's from
- * libc's own, so no text is ever composed, allocated or shared.
+ * Codes, their names and texts. All are constants, of this file or of libc: no text is ever
+ * composed, allocated or shared.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <limits.h>
+#include <locale.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -24,34 +26,59 @@
 #define TEXT_OF(n) #n
 #define TEXT(n) TEXT_OF(n)
 
-#ifdef __GLIBC_PREREQ
-#if __GLIBC_PREREQ(2, 32)
-#define HAVE_STRERRORNAME 1
-#endif
-#endif
+/* Linux's errors, named here since not every libc can. */
+#define SYSTEM_ERRORS(X) \
+	X(EPERM) X(ENOENT) X(ESRCH) X(EINTR) X(EIO) X(ENXIO) X(E2BIG) X(ENOEXEC) X(EBADF) \
+	X(ECHILD) X(EAGAIN) X(ENOMEM) X(EACCES) X(EFAULT) X(ENOTBLK) X(EBUSY) X(EEXIST) \
+	X(EXDEV) X(ENODEV) X(ENOTDIR) X(EISDIR) X(EINVAL) X(ENFILE) X(EMFILE) X(ENOTTY) \
+	X(ETXTBSY) X(EFBIG) X(ENOSPC) X(ESPIPE) X(EROFS) X(EMLINK) X(EPIPE) X(EDOM) \
+	X(ERANGE) X(EDEADLK) X(ENAMETOOLONG) X(ENOLCK) X(ENOSYS) X(ENOTEMPTY) X(ELOOP) \
+	X(ENOMSG) X(EIDRM) X(ECHRNG) X(EL2NSYNC) X(EL3HLT) X(EL3RST) X(ELNRNG) X(EUNATCH) \
+	X(ENOCSI) X(EL2HLT) X(EBADE) X(EBADR) X(EXFULL) X(ENOANO) X(EBADRQC) X(EBADSLT) \
+	X(EBFONT) X(ENOSTR) X(ENODATA) X(ETIME) X(ENOSR) X(ENONET) X(ENOPKG) X(EREMOTE) \
+	X(ENOLINK) X(EADV) X(ESRMNT) X(ECOMM) X(EPROTO) X(EMULTIHOP) X(EDOTDOT) X(EBADMSG) \
+	X(EOVERFLOW) X(ENOTUNIQ) X(EBADFD) X(EREMCHG) X(ELIBACC) X(ELIBBAD) X(ELIBSCN) \
+	X(ELIBMAX) X(ELIBEXEC) X(EILSEQ) X(ERESTART) X(ESTRPIPE) X(EUSERS) X(ENOTSOCK) \
+	X(EDESTADDRREQ) X(EMSGSIZE) X(EPROTOTYPE) X(ENOPROTOOPT) X(EPROTONOSUPPORT) \
+	X(ESOCKTNOSUPPORT) X(EOPNOTSUPP) X(EPFNOSUPPORT) X(EAFNOSUPPORT) X(EADDRINUSE) \
+	X(EADDRNOTAVAIL) X(ENETDOWN) X(ENETUNREACH) X(ENETRESET) X(ECONNABORTED) \
+	X(ECONNRESET) X(ENOBUFS) X(EISCONN) X(ENOTCONN) X(ESHUTDOWN) X(ETOOMANYREFS) \
+	X(ETIMEDOUT) X(ECONNREFUSED) X(EHOSTDOWN) X(EHOSTUNREACH) X(EALREADY) X(EINPROGRESS) \
+	X(ESTALE) X(EUCLEAN) X(ENOTNAM) X(ENAVAIL) X(EISNAM) X(EREMOTEIO) X(EDQUOT) \
+	X(ENOMEDIUM) X(EMEDIUMTYPE) X(ECANCELED) X(ENOKEY) X(EKEYEXPIRED) X(EKEYREVOKED) \
+	X(EKEYREJECTED) X(EOWNERDEAD) X(ENOTRECOVERABLE) X(ERFKILL) X(EHWPOISON)
 
-#ifdef HAVE_STRERRORNAME
 static const char *system_name(int err)
 {
-	return strerrorname_np(err);
+	switch (err) {
+#define CASE(name) \
+	case name: \
+		return #name;
+		SYSTEM_ERRORS(CASE)
+#undef CASE
+	}
+	return NULL;
 }
 
+#ifdef __GLIBC_PREREQ
+#if __GLIBC_PREREQ(2, 32)
+#define HAVE_STRERRORDESC 1
+#endif
+#endif
+
 /* Not strerror: it translates, and the translation need not be static. */
+#ifdef HAVE_STRERRORDESC
 static const char *system_text(int err)
 {
 	return strerrordesc_np(err);
 }
 #else
-static const char *system_name(int err)
-{
-	(void)err;
-	return NULL;
-}
-
+/* The C locale is a constant of libc: nothing is allocated. */
 static const char *system_text(int err)
 {
-	(void)err;
-	return "a system error";
+	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+
+	return c ? strerror_l(err, c) : "a system error";
 }
 #endif
 
@@ -79,7 +106,7 @@ const char *ac_strerror(int code)
 	case 0:
 		return "success";
 	}
-	if (is_system(code))
+	if (is_system(code) && system_name(-code))
 		text = system_text(-code);
 	return text ? text : "unknown error";
 }
@@ -94,6 +121,8 @@ const char *ac_errname(int code)
 		return #name;
 		ERRORS(CASE)
 #undef CASE
+	case 0:
+		return "OK";
 	}
 	if (is_system(code))
 		name = system_name(-code);
