@@ -75,6 +75,17 @@ static void drop_result(struct ac_call *call)
 	call->result_len = 0;
 }
 
+/* The function said nothing of it. */
+static void describe_failure(struct ac_call *call)
+{
+	if (call->task->status == AC_ETASK)
+		snprintf(call->text, sizeof call->text, "the task's function returned %d",
+			 call->task->value);
+	else
+		snprintf(call->text, sizeof call->text, "the task could not be run: %s",
+			 ac_strerror(call->task->status));
+}
+
 void ac__call_end(struct ac_call *call, int value)
 {
 	struct ac__task_shm *task = call->task;
@@ -90,6 +101,8 @@ void ac__call_end(struct ac_call *call, int value)
 		return;
 	}
 	drop_result(call);
+	if (!call->text[0])
+		describe_failure(call);
 	memcpy(task->text, call->text, sizeof task->text);
 }
 

@@ -76,17 +76,16 @@ static void check_success(unsigned i)
 
 static void check_failure(unsigned i)
 {
-	char text[32] = "";
+	char text[64];
 
-	if (items[i] % 2)
-		snprintf(text, sizeof text, "item of %d", items[i]);
+	snprintf(text, sizeof text, items[i] % 2 ? "item of %d" :
+						   "the task's function returned %d", items[i]);
 	assert_int_equal(outcomes[i].status, AC_ETASK);
 	assert_int_equal(outcomes[i].value, items[i]);
 	assert_int_equal(outcomes[i].signal, 0);
 	assert_true(outcomes[i].pid > 0);
 	assert_int_equal(outcomes[i].index, i);
-	if (*text)
-		assert_string_equal(outcomes[i].text, text);
+	assert_string_equal(outcomes[i].text, text);
 	assert_int_equal(results[i], -1); /* left as it was */
 }
 

@@ -250,7 +250,7 @@ static void test_task_fails_in_words(void **state)
 
 	(void)state;
 	memset(words, 'w', sizeof words);
-	for (unsigned len = 0; len < sizeof words; len += 21) {
+	for (unsigned len = 1; len < sizeof words; len += 21) {
 		unsigned kept = len < AC_TEXT_SIZE ? len : AC_TEXT_SIZE - 1;
 
 		assert_int_equal(ac_pool_call(pool, fail_in_words, words, len, NULL,
@@ -260,6 +260,9 @@ static void test_task_fails_in_words(void **state)
 		assert_int_equal(strlen(outcome.text), kept);
 		assert_memory_equal(outcome.text, words, kept);
 	}
+	assert_int_equal(ac_pool_call(pool, fail_in_words, "", 0, NULL, NULL, &outcome),
+			 AC_ETASK);
+	assert_string_equal(outcome.text, "the task's function returned -20001");
 }
 
 static int return_and_fail(struct ac_call *call)
@@ -280,6 +283,7 @@ static void test_task_that_failed_has_no_result(void **state)
 	assert_int_equal(ac_task_result(task, &data, NULL), AC_ETASK);
 	assert_int_equal(ac_task_outcome(task, &outcome), 0);
 	assert_int_equal(outcome.value, 42);
+	assert_string_equal(outcome.text, "the task's function returned 42");
 	assert_int_equal(outcome.signal, 0);
 	ac_task_free(task);
 	task = submit_int(pool, fail_with, INT_MIN);
