@@ -140,7 +140,8 @@ static void run_pool(struct job *job, int workers)
 	must(ac_pool_open(&pool, &opts));
 	must(ac_pool_map(pool, job->fn, NULL, job->items, job->item_size,
 			 job->results, sizeof *job->results, (size_t)job->count));
-	job->event_count = must(ac_pool_trace(pool, job->events, (unsigned)job->count));
+	job->event_count = must(ac_pool_trace(pool, job->events, sizeof *job->events,
+					      (unsigned)job->count));
 	must(ac_pool_close(pool));
 }
 

@@ -36,7 +36,7 @@ static struct count_args nth_args(int i, int limit)
 static void check_order(struct ac_pool *pool, int jobs)
 {
 	struct ac_trace_event *events = room_for((size_t)jobs, sizeof *events);
-	int n = must(ac_pool_trace(pool, events, (unsigned)jobs));
+	int n = must(ac_pool_trace(pool, events, sizeof *events, (unsigned)jobs));
 
 	expect(n == jobs, "%d events for %d jobs", n, jobs);
 	for (int i = 1; i < n; i++)

@@ -44,7 +44,8 @@
  *   ac_pool_close and ac_task_free in it release that child's memory and disturb nobody.
  * - Options are structs whose first member is their size. Zero everywhere
  *   else means the default; NULL instead of options means all defaults.
- *   -EINVAL: size was not set; -E2BIG: options that this library does not know are set.
+ *   -EINVAL: size was not set; -E2BIG: it is beyond any such struct, or options that this
+ *   library does not know are set.
  * - Of ac_outcome and ac_worker_stat you hand in arrays, which know no size: these
  *   structs do not grow within one SONAME.
  * - The library never prints, exits, aborts or installs a signal handler in
@@ -302,6 +303,8 @@ struct ac_submit_opts {
 
 	/* Run again up to so many times when the worker died. */
 	unsigned retries;
+
+	unsigned flags;		/* none so far: 0 */
 };
 
 /*
@@ -467,9 +470,10 @@ struct ac_trace_event {
 };
 
 /* The last events of all workers, at most n, ordered by worker and time; for
- * pools opened with trace. Returns how many; -EINVAL, AC_EFORK, -ENOMEM. */
+ * pools opened with trace. event_size is sizeof *events. Never blocks, so an event that its worker
+ * overwrites meanwhile is left out. Returns how many; -EINVAL, AC_EFORK, -ENOMEM. */
 AC_API int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events,
-			 unsigned n);
+			 size_t event_size, unsigned n);
 
 /* ---- 6. Stopping early, event loops --------------------------------------- */
 
@@ -502,6 +506,7 @@ struct ac_process_opts {
 	size_t size;		/* sizeof(struct ac_process_opts) */
 	const char *name;	/* in ps and top, at most 15 bytes shown; NULL: unchanged */
 	unsigned flags;		/* AC_PROCESS_... */
+	unsigned reserved;	/* 0 */
 };
 
 /* It may outlive the process that started it. Default: it is killed then. */

@@ -47,10 +47,14 @@ static inline void ac__relax(void)
 #endif
 }
 
+/* No public struct will ever be larger: a size beyond this was not set, or not by sizeof. */
+#define AC__STRUCT_MOST 4096
+
 /*
  * Options structs grow at their end; size tells which version the caller was
  * compiled with. Copies what is there over defaults of zero.
- * -EINVAL: size was not set; -E2BIG: the caller sets options that this library doesn't know.
+ * -EINVAL: size was not set; -E2BIG: it is absurd (nothing but size is read then), or the caller
+ * sets options that this library doesn't know.
  */
 int ac__opts_copy(void *to, size_t to_size, const void *from);
 

@@ -305,7 +305,7 @@ int ac_process_start(struct ac_process **process, int (*fn)(void *arg),
 
 	if (r < 0)
 		return r;
-	if (!process || !fn || o.flags & ~AC_PROCESS_DETACHED)
+	if (!process || !fn || o.flags & ~AC_PROCESS_DETACHED || o.reserved)
 		return -EINVAL;
 	made = make_process(o.flags & AC_PROCESS_DETACHED);
 	if (!made)

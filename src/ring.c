@@ -24,7 +24,8 @@ uint64_t ac__board_size(const struct ac__board_plan *plan, uint32_t seats)
 	return sizeof(struct ac__board_shm) +
 	       (uint64_t)plan->tasks * sizeof(struct ac__task_shm) +
 	       (uint64_t)plan->tasks * (2 * sizeof(uint64_t) + sizeof(uint32_t)) +
-	       (uint64_t)plan->trace * seats * sizeof(struct ac__event_shm);
+	       (uint64_t)ac__trace_entries(plan->trace) * seats *
+		       sizeof(struct ac__event_shm);
 }
 
 static void take_places(struct ac__board *board, struct ac__arena *arena)

@@ -128,6 +128,13 @@ struct ac__board_shm {
 	_Atomic uint64_t idle[(AC__SEATS_MOST + 63) / 64] AC__ALIGNED(AC__LINE);
 };
 
+/*
+ * The trace. Each seat has one entry more than is kept: the seat's worker writes event n into
+ * entry n % entries, and then n + 1 into its row's count of events. A reader that has copied event n
+ * keeps the copy only if the count is still below n + entries: from then on the worker may be
+ * writing the next event there. The members are stored with release and loaded with acquire:
+ * a reader that has loaded a part of event n + entries sees that count too.
+ */
 struct ac__event_shm {
 	_Atomic uint64_t number;
 	_Atomic uint64_t items;
@@ -153,6 +160,20 @@ struct ac__board {
 struct ac__board_plan {
 	uint32_t tasks, trace, recycle, spin_ns;
 };
+
+static inline uint32_t ac__trace_entries(uint32_t kept)
+{
+	return kept ? kept + 1 : 0;
+}
+
+/* Where a seat's nth event lies. */
+static inline struct ac__event_shm *ac__trace_event(const struct ac__board *board,
+						    unsigned seat, uint64_t n)
+{
+	uint32_t entries = ac__trace_entries(board->trace_count);
+
+	return &board->trace[(uint64_t)seat * entries + n % entries];
+}
 
 uint64_t ac__board_size(const struct ac__board_plan *plan, uint32_t seats);
 /* On the arena's root, which is zeros. */

@@ -109,7 +109,7 @@ int ac_pool_stat(struct ac_pool *pool, struct ac_pool_stat *out, size_t stat_siz
 {
 	struct ac_pool_stat stat;
 
-	if (!pool || !out || !stat_size)
+	if (!pool || !out || !stat_size || stat_size > AC__STRUCT_MOST)
 		return -EINVAL;
 	if (atomic_load(&pool->forked))
 		return AC_EFORK;
@@ -125,27 +125,34 @@ int ac_pool_stat(struct ac_pool *pool, struct ac_pool_stat *out, size_t stat_siz
 
 /* ---- the trace ---- */
 
+static struct ac_trace_event read_event(const struct ac__board *board, unsigned seat, uint64_t n)
+{
+	const struct ac__event_shm *event = ac__trace_event(board, seat, n);
+
+	return (struct ac_trace_event){
+		.worker = seat - 1,
+		.task = atomic_load_explicit(&event->number, memory_order_acquire),
+		.items = atomic_load_explicit(&event->items, memory_order_acquire),
+		.start_ns = atomic_load_explicit(&event->start_ns, memory_order_acquire),
+		.end_ns = atomic_load_explicit(&event->end_ns, memory_order_acquire),
+	};
+}
+
+/* Whole events only: see struct ac__event_shm. */
 static size_t copy_events(struct ac_pool *pool, unsigned seat,
 			  struct ac_trace_event *events)
 {
 	const struct ac__board *board = &pool->board;
-	uint64_t written = atomic_load_explicit(
-		&ac__pool_arena(pool)->seats[seat].events, memory_order_acquire);
+	_Atomic uint64_t *count = &ac__pool_arena(pool)->seats[seat].events;
+	uint64_t written = atomic_load_explicit(count, memory_order_acquire);
 	uint64_t kept = AC__MIN(written, board->trace_count);
 	size_t copied = 0;
 
-	for (uint64_t i = written - kept; i < written; i++) {
-		const struct ac__event_shm *event =
-			&board->trace[(uint64_t)seat * board->trace_count +
-				      i % board->trace_count];
-
-		events[copied++] = (struct ac_trace_event){
-			.worker = seat - 1,
-			.task = atomic_load(&event->number),
-			.items = atomic_load(&event->items),
-			.start_ns = atomic_load(&event->start_ns),
-			.end_ns = atomic_load(&event->end_ns),
-		};
+	for (uint64_t n = written - kept; n < written; n++) {
+		events[copied] = read_event(board, seat, n);
+		if (atomic_load_explicit(count, memory_order_acquire) - n <
+		    ac__trace_entries(board->trace_count))
+			copied++;
 	}
 	return copied;
 }
@@ -167,12 +174,23 @@ static int by_worker_and_time(const void *a, const void *b)
 	return (x->start_ns > y->start_ns) - (x->start_ns < y->start_ns);
 }
 
-int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events, unsigned n)
+/* Into the caller's array, whose events may be of another version of the header. */
+static void hand_out(char *to, size_t event_size, const struct ac_trace_event *events, size_t n)
+{
+	size_t known = AC__MIN(event_size, sizeof *events);
+
+	memset(to, 0, n * event_size);
+	for (size_t i = 0; i < n; i++)
+		memcpy(to + i * event_size, &events[i], known);
+}
+
+int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events, size_t event_size,
+		  unsigned n)
 {
 	struct ac_trace_event *all;
 	size_t most, copied = 0;
 
-	if (!pool || (n && !events))
+	if (!pool || (n && !events) || !event_size || event_size > AC__STRUCT_MOST)
 		return -EINVAL;
 	if (atomic_load(&pool->forked))
 		return AC_EFORK;
@@ -189,7 +207,7 @@ int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events, unsigned 
 		copied = n;
 	}
 	qsort(all, copied, sizeof *all, by_worker_and_time);
-	memcpy(events, all, copied * sizeof *all);
+	hand_out((char *)events, event_size, all, copied);
 	free(all);
 	return (int)copied;
 }

@@ -377,6 +377,8 @@ static int take_opts(struct ac_task *task, const struct ac_submit_opts *user)
 
 	if (r < 0)
 		return r;
+	if (opts.flags)
+		return -EINVAL;
 	task->done = opts.done;
 	task->done_arg = opts.done_arg;
 	task->timeout_ns = AC__MAX(opts.timeout_ns, 0);

@@ -414,17 +414,13 @@ static void record_event(struct ac_worker *worker, const struct ac_call *call)
 	struct ac__board *board = &worker->board;
 	struct ac__seat_shm *row = row_of(worker);
 	uint64_t n = atomic_load_explicit(&row->events, memory_order_relaxed);
-	struct ac__event_shm *event =
-		&board->trace[(uint64_t)worker->seat * board->trace_count +
-			      n % board->trace_count];
+	struct ac__event_shm *event = ac__trace_event(board, worker->seat, n);
 
-	atomic_store_explicit(&event->number, call->task->number,
-			      memory_order_relaxed);
-	atomic_store_explicit(&event->items, items_of(call->task),
-			      memory_order_relaxed);
-	atomic_store_explicit(&event->start_ns, call->started_ns,
-			      memory_order_relaxed);
-	atomic_store_explicit(&event->end_ns, ac__sys_now(), memory_order_relaxed);
+	/* Release, all of them: see ring.h. */
+	atomic_store_explicit(&event->number, call->task->number, memory_order_release);
+	atomic_store_explicit(&event->items, items_of(call->task), memory_order_release);
+	atomic_store_explicit(&event->start_ns, call->started_ns, memory_order_release);
+	atomic_store_explicit(&event->end_ns, ac__sys_now(), memory_order_release);
 	atomic_store_explicit(&row->events, n + 1, memory_order_release);
 }
 

@@ -311,7 +311,7 @@ static void look_at_pool(struct ac_pool *pool)
 	CHECK_EQ(ac_pool_stat(pool, &stat, sizeof stat), 0);
 	CHECK_EQ(stat.submitted, stat.waiting + stat.running + stat.done +
 					 stat.failed + stat.cancelled);
-	CHECK(ac_pool_trace(pool, events, 256) >= 0);
+	CHECK(ac_pool_trace(pool, events, sizeof(struct ac_trace_event), 256) >= 0);
 }
 
 static void work_with_calls(struct ac_pool *pool, struct order *order)

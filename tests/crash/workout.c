@@ -386,7 +386,7 @@ static int do_all(struct ac_pool *pool, unsigned flags)
 	/* Where a start was refused it has been tried again. */
 	if (last == 0)
 		CHECK(crash_await_workers(pool, AGAIN_NS));
-	CHECK(ac_pool_trace(pool, events, 8) >= -ENOMEM);
+	CHECK(ac_pool_trace(pool, events, sizeof(struct ac_trace_event), 8) >= -ENOMEM);
 	return first;
 }
 

@@ -104,7 +104,7 @@ static void look(struct ac_pool *pool)
 	REQUIRE(ac_pool_stat(pool, &stat, sizeof stat) == 0);
 	REQUIRE(stat.submitted == stat.waiting + stat.running + stat.done + stat.failed +
 					  stat.cancelled);
-	n = ac_pool_trace(pool, events, TRACE * WORKERS);
+	n = ac_pool_trace(pool, events, sizeof(struct ac_trace_event), TRACE * WORKERS);
 	REQUIRE(n >= 0 && n <= TRACE * WORKERS);
 	for (int i = 0; i < n; i++)
 		REQUIRE(events[i].worker < WORKERS);

@@ -106,7 +106,7 @@ static void write_event(const struct record *r, struct ac__board *view)
 
 	if (!view->trace_count)
 		return;
-	event = &view->trace[r->a % ((WORKERS + 1) * view->trace_count)];
+	event = &view->trace[r->a % ((WORKERS + 1) * ac__trace_entries(view->trace_count))];
 	atomic_store((_Atomic uint64_t *)event + r->b % (sizeof *event / 8), world_value(r->c));
 }
 

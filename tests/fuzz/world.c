@@ -163,7 +163,7 @@ static void note_event(unsigned seat, uint64_t number)
 
 	if (!world.view.trace_count)
 		return;
-	event = &world.view.trace[seat * world.view.trace_count + n % world.view.trace_count];
+	event = ac__trace_event(&world.view, seat, n);
 	atomic_store(&event->number, number);
 	atomic_store(&event->start_ns, world.now - MS);
 	atomic_store(&event->end_ns, world.now);
@@ -460,7 +460,7 @@ pid_t world_start(void *arg, unsigned number, int fd)
 
 void world_has_pool(struct ac_pool *pool)
 {
-	char *end = (char *)&world.view.trace[(WORKERS + 1) * world.view.trace_count];
+	char *end = (char *)&world.view.trace[(WORKERS + 1) * ac__trace_entries(world.view.trace_count)];
 	char *start = (char *)world.arena->shm;
 
 	world.pool = pool;

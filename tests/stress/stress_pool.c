@@ -185,7 +185,7 @@ static void look_at(struct pot *pot)
 	CHECK_EQ(ac_pool_stat(pot->pool, &stat, sizeof stat), 0);
 	CHECK_EQ(stat.submitted, stat.waiting + stat.running + stat.done +
 					 stat.failed + stat.cancelled);
-	n = ac_pool_trace(pot->pool, events, TRACE);
+	n = ac_pool_trace(pot->pool, events, sizeof(struct ac_trace_event), TRACE);
 	CHECK(n >= 0 && n <= (pot->traced ? TRACE : 0));
 	for (int i = 0; i < n; i++)
 		CHECK(events[i].worker < pot->workers);

@@ -77,7 +77,7 @@ static int refuse_everything(void *arg)
 	SEAT_CHECK(ac_stream_open(&stream, pool, echo, &source) == AC_EFORK);
 	SEAT_CHECK(ac_pool_stat(pool, &stat, sizeof stat) == AC_EFORK);
 	SEAT_CHECK(ac_pool_workers(pool, &worker, 1) == AC_EFORK);
-	SEAT_CHECK(ac_pool_trace(pool, &event, 1) == AC_EFORK);
+	SEAT_CHECK(ac_pool_trace(pool, &event, sizeof(struct ac_trace_event), 1) == AC_EFORK);
 	SEAT_CHECK(ac_pool_shut(pool) == AC_EFORK);
 	SEAT_CHECK(ac_pool_terminate(pool) == AC_EFORK);
 	SEAT_CHECK(ac_pool_join(pool, -1) == AC_EFORK);

@@ -16,7 +16,7 @@ static void test_ring_board_is_attached_with_its_places(void **state)
 	assert_ptr_equal(second.ring, board.ring);
 	assert_ptr_equal(second.trace, board.trace);
 	assert_int_equal(second.task_count, TASKS);
-	assert_true((char *)&board.trace[4 * SEATS] <= (char *)arena.root + arena.root_len);
+	assert_true((char *)&board.trace[5 * SEATS] <= (char *)arena.root + arena.root_len);
 	assert_true((uintptr_t)&board.tasks[1] % AC__LINE == 0);
 }
 

@@ -52,9 +52,12 @@ static void test_stat_refuses_what_can_not_be(void **state)
 	assert_int_equal(ac_pool_workers(NULL, &worker, 1), -EINVAL);
 	assert_int_equal(ac_pool_workers(pool, NULL, 1), -EINVAL);
 	assert_int_equal(ac_pool_workers(pool, NULL, 0), 2);
-	assert_int_equal(ac_pool_trace(NULL, &event, 1), -EINVAL);
-	assert_int_equal(ac_pool_trace(pool, NULL, 1), -EINVAL);
-	assert_int_equal(ac_pool_trace(pool, NULL, 0), 0);
+	assert_int_equal(ac_pool_trace(NULL, &event, sizeof event, 1), -EINVAL);
+	assert_int_equal(ac_pool_trace(pool, NULL, sizeof event, 1), -EINVAL);
+	assert_int_equal(ac_pool_trace(pool, &event, 0, 1), -EINVAL);
+	assert_int_equal(ac_pool_trace(pool, &event, 4097, 1), -EINVAL);
+	assert_int_equal(ac_pool_stat(pool, (struct ac_pool_stat *)&event, 4097), -EINVAL);
+	assert_int_equal(ac_pool_trace(pool, NULL, sizeof event, 0), 0);
 }
 
 static void test_stat_of_other_sizes(void **state)
@@ -332,7 +335,7 @@ static void test_stat_trace_is_complete_and_ordered(void **state)
 	for (int i = 0; i < 200; i++)
 		assert_works(pool);
 	assert_int_equal(ac_pool_map(pool, nothing, NULL, NULL, 0, NULL, 0, 700), 0);
-	n = ac_pool_trace(pool, events, 600);
+	n = ac_pool_trace(pool, events, sizeof *events, 600);
 	assert_true(n > 200 && n < 600);
 	for (int i = 0; i < n; i++) {
 		const struct ac_trace_event *e = &events[i];
@@ -354,7 +357,7 @@ static void test_stat_trace_is_complete_and_ordered(void **state)
 	assert_int_equal(items, 900);
 	for (int i = 1; i <= n; i++)
 		assert_true(seen[i]);
-	assert_int_equal(ac_pool_trace(pool, events, 7), 7);
+	assert_int_equal(ac_pool_trace(pool, events, sizeof *events, 7), 7);
 }
 
 static void test_stat_trace_keeps_the_last(void **state)
@@ -367,14 +370,75 @@ static void test_stat_trace_keeps_the_last(void **state)
 	assert_int_equal(ac_pool_open(&small, &opts), 0);
 	for (int i = 0; i < 35; i++)
 		assert_works(small);
-	assert_int_equal(ac_pool_trace(small, events, 40), 10);
+	assert_int_equal(ac_pool_trace(small, events, sizeof *events, 40), 10);
 	for (unsigned i = 0; i < 10; i++)
 		assert_int_equal(events[i].task, 26 + i);
 	/* "The last events, at most n": fewer of them are still the last. */
-	assert_int_equal(ac_pool_trace(small, events, 3), 3);
+	assert_int_equal(ac_pool_trace(small, events, sizeof *events, 3), 3);
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(events[i].task, 33 + i);
 	assert_int_equal(ac_pool_close(small), 0);
+}
+
+/* A caller with an older header, and one with a newer. */
+static void test_stat_trace_knows_the_caller_s_events(void **state)
+{
+	struct {
+		struct ac_trace_event event;
+		char more[24];
+	} newer[3];
+	struct ac_trace_event events[3];
+	char older[3][offsetof(struct ac_trace_event, start_ns)];
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		assert_works(pool);
+	memset(newer, 1, sizeof newer);
+	assert_int_equal(ac_pool_trace(pool, events, sizeof *events, 3), 3);
+	assert_int_equal(ac_pool_trace(pool, (void *)newer, sizeof *newer, 3), 3);
+	assert_int_equal(ac_pool_trace(pool, (void *)older, sizeof *older, 3), 3);
+	for (int i = 0; i < 3; i++) {
+		assert_memory_equal(&newer[i].event, &events[i], sizeof *events);
+		assert_memory_equal(newer[i].more, (char[24]){ 0 }, 24);
+		assert_memory_equal(older[i], &events[i], sizeof *older);
+	}
+}
+
+static void *call_until(void *stop)
+{
+	while (!atomic_load((atomic_bool *)stop)) {
+		for (int i = 0; i < 500; i++)
+			ac_pool_submit(pool, NULL, echo, NULL, 0, NULL);
+		ac_pool_join(pool, -1);
+	}
+	return NULL;
+}
+
+/* Read while the worker writes: parts of one event never go with parts of the next. */
+static void test_stat_trace_has_no_torn_events(void **state)
+{
+	struct ac_pool_opts opts = { .size = sizeof opts, .workers = 1, .trace = 2 };
+	struct ac_pool *before = pool;
+	struct ac_trace_event e[2];
+	atomic_bool stop = false;
+	pthread_t thread;
+	int torn = 0, n;
+
+	(void)state;
+	assert_int_equal(ac_pool_open(&pool, &opts), 0);
+	assert_int_equal(pthread_create(&thread, NULL, call_until, &stop), 0);
+	for (int64_t end = now() + SECOND; now() < end;) {
+		n = ac_pool_trace(pool, e, sizeof *e, 2);
+		for (int i = 0; i < n; i++)
+			torn += e[i].start_ns > e[i].end_ns;
+		if (n == 2)
+			torn += e[0].task >= e[1].task || e[0].end_ns > e[1].start_ns;
+	}
+	atomic_store(&stop, true);
+	pthread_join(thread, NULL);
+	assert_int_equal(ac_pool_close(pool), 0);
+	pool = before;
+	assert_int_equal(torn, 0);
 }
 
 static void test_stat_trace_only_where_asked(void **state)
@@ -384,7 +448,7 @@ static void test_stat_trace_only_where_asked(void **state)
 
 	(void)state;
 	assert_works(plain);
-	assert_int_equal(ac_pool_trace(plain, &event, 1), 0);
+	assert_int_equal(ac_pool_trace(plain, &event, sizeof event, 1), 0);
 	assert_int_equal(ac_pool_close(plain), 0);
 }
 
@@ -406,6 +470,8 @@ int main(void)
 		STAT_TEST(test_stat_sum_holds_at_any_moment),
 		STAT_TEST(test_stat_trace_is_complete_and_ordered),
 		STAT_TEST(test_stat_trace_keeps_the_last),
+		STAT_TEST(test_stat_trace_knows_the_caller_s_events),
+		STAT_TEST(test_stat_trace_has_no_torn_events),
 		STAT_TEST(test_stat_trace_only_where_asked),
 	};
 

@@ -366,7 +366,7 @@ static void look(struct ac_pool *pool)
 	struct ac_pool_stat stat;
 
 	HAND_CHECK(ac_pool_stat(pool, &stat, sizeof stat) == 0 && sum_holds(&stat));
-	HAND_CHECK(ac_pool_trace(pool, events, 16) >= 0);
+	HAND_CHECK(ac_pool_trace(pool, events, sizeof(struct ac_trace_event), 16) >= 0);
 }
 
 static void *act(void *arg)
