@@ -40,6 +40,8 @@
  *   Clocks read CLOCK_MONOTONIC.
  * - Any thread of the owner may call any function at any time, save for the
  *   functions that free a handle: those are the last to use it.
+ * - A handle that is NULL is a mistake: -EINVAL, or NULL or 0 where no code can be returned.
+ *   Functions that free a handle allow it.
  * - A child that you fork gets no pool: calls there return AC_EFORK.
  *   ac_pool_close and ac_task_free in it release that child's memory and disturb nobody.
  * - Options are structs whose first member is their size. Zero everywhere
@@ -268,7 +270,7 @@ AC_API const void *ac_call_arg(const struct ac_call *call, size_t *len);
 /* Room for a result of len bytes, to be written in place: the one way that
  * copies nothing. Asking again replaces it. NULL: no memory (the call goes on). */
 AC_API void *ac_call_reserve(struct ac_call *call, size_t len);
-/* Return these bytes: ac_call_reserve and a copy. 0 or -ENOMEM. */
+/* Return these bytes: ac_call_reserve and a copy. 0, -ENOMEM or -EINVAL. */
 AC_API int ac_call_return(struct ac_call *call, const void *data, size_t len);
 /* Set the words of a failure (printf), cut at AC_TEXT_SIZE - 1 bytes.
  * Returns AC_ETASK, so that a function can end with return ac_call_fail(...). */
@@ -328,6 +330,10 @@ AC_API int ac_pool_call(struct ac_pool *pool, ac_call_fn *fn,
 			const void *arg, size_t arg_len,
 			void *result, size_t *len, struct ac_outcome *outcome);
 
+/*
+ * Of all five: -EINVAL where task, outcome or data is NULL. AC_EFORK in a child that was forked
+ * before the task had ended here, for whatever can't be answered without the pool.
+ */
 /* 1: it has ended; 0: not yet. Never blocks. */
 AC_API int ac_task_ready(struct ac_task *task);
 /* Wait until it has ended: 0, -ETIMEDOUT (the task goes on), or -EINTR. */
@@ -519,15 +525,15 @@ struct ac_process_opts {
  */
 AC_API int ac_process_start(struct ac_process **process, int (*fn)(void *arg),
 			    void *arg, const struct ac_process_opts *opts);
-/* Its process id, also after its end. */
+/* Its process id, also after its end; -EINVAL for NULL (no pid: don't kill it). */
 AC_API pid_t ac_process_pid(const struct ac_process *process);
 /* Wait for its end: 0 and *outcome (may be NULL; status 0 for exit code 0,
- * AC_ETASK with value for another, AC_EDIED with signal), or -ETIMEDOUT, AC_EFORK.
+ * AC_ETASK with value for another, AC_EDIED with signal), or -ETIMEDOUT, AC_EFORK, -EINVAL.
  * May be called again. */
 AC_API int ac_process_join(struct ac_process *process, int64_t timeout_ns,
 			   struct ac_outcome *outcome);
 /* Send a signal, never to a stranger that got the same pid. 0; -ESRCH when it has
- * ended; AC_EFORK. */
+ * ended; AC_EFORK; -EINVAL. */
 AC_API int ac_process_kill(struct ac_process *process, int signal);
 /* Kill it if it still runs (unless detached), reap it, free. NULL allowed. */
 AC_API void ac_process_close(struct ac_process *process);

@@ -116,24 +116,27 @@ struct ac_call *ac_call_current(void)
 const void *ac_call_arg(const struct ac_call *call, size_t *len)
 {
 	if (len)
-		*len = call->arg_len;
-	return call->arg;
+		*len = call ? call->arg_len : 0;
+	return call ? call->arg : NULL;
 }
 
 unsigned ac_call_worker(const struct ac_call *call)
 {
-	return call->worker->seat - 1;
+	return call ? call->worker->seat - 1 : 0;
 }
 
 ac_call_fn *ac_call_function(const struct ac_call *call)
 {
-	return (ac_call_fn *)(uintptr_t)call->task->fn;
+	return call ? (ac_call_fn *)(uintptr_t)call->task->fn : NULL;
 }
 
 void *ac_call_reserve(struct ac_call *call, size_t len)
 {
-	struct ac_worker *worker = call->worker;
+	struct ac_worker *worker;
 
+	if (!call)
+		return NULL;
+	worker = call->worker;
 	drop_result(call);
 	if (call->task->kind == AC__KIND_CHUNK || worker->forked)
 		return NULL;
@@ -147,12 +150,15 @@ void *ac_call_reserve(struct ac_call *call, size_t len)
 
 int ac_call_return(struct ac_call *call, const void *data, size_t len)
 {
-	void *room = ac_call_reserve(call, len);
+	void *result;
 
-	if (!room)
+	if (!call || (len && !data))
+		return -EINVAL;
+	result = ac_call_reserve(call, len);
+	if (!result)
 		return -ENOMEM;
 	if (len)
-		memcpy(room, data, len);
+		memcpy(result, data, len);
 	return 0;
 }
 
@@ -160,6 +166,8 @@ int ac_call_fail(struct ac_call *call, const char *format, ...)
 {
 	va_list args;
 
+	if (!call || !format)
+		return AC_ETASK;
 	va_start(args, format);
 	vsnprintf(call->text, sizeof call->text, format, args);
 	va_end(args);
@@ -225,6 +233,8 @@ static uint32_t claim_units(struct ac_call *call)
 
 int ac_call_next_unit(struct ac_call *call)
 {
+	if (!call)
+		return 0;
 	if (!call->claimed)
 		call->claimed = claim_units(call);
 	if (!call->claimed)
@@ -315,6 +325,8 @@ static int run_chunk(struct ac_call *call)
 
 int ac_call_run(struct ac_call *call)
 {
+	if (!call)
+		return -EINVAL;
 	if (call->task->kind == AC__KIND_CHUNK)
 		return run_chunk(call);
 	return ac_call_function(call)(call);

@@ -321,7 +321,7 @@ int ac_process_start(struct ac_process **process, int (*fn)(void *arg),
 
 pid_t ac_process_pid(const struct ac_process *process)
 {
-	return process->pid;
+	return process ? process->pid : -EINVAL;
 }
 
 int ac_process_join(struct ac_process *process, int64_t timeout_ns,
@@ -329,6 +329,8 @@ int ac_process_join(struct ac_process *process, int64_t timeout_ns,
 {
 	int r;
 
+	if (!process)
+		return -EINVAL;
 	if (process->stranger)
 		return AC_EFORK;
 	r = wait_end(process, ac__sys_deadline(timeout_ns));
@@ -339,6 +341,8 @@ int ac_process_join(struct ac_process *process, int64_t timeout_ns,
 
 int ac_process_kill(struct ac_process *process, int signal)
 {
+	if (!process)
+		return -EINVAL;
 	return process->stranger ? AC_EFORK : send_signal(process, signal);
 }
 

@@ -427,7 +427,7 @@ static void record_event(struct ac_worker *worker, const struct ac_call *call)
 void ac_worker_done(struct ac_worker *worker, struct ac_call *call, int value)
 {
 	/* A child that the task forked came back from it: it is nobody. */
-	if (worker->forked)
+	if (!worker || !call || worker->forked)
 		return;
 	ac__call_end(call, value);
 	count_task(worker, items_of(call->task));

@@ -928,7 +928,13 @@ static void test_process_refuses_bad_arguments(void **state)
 	expect_refusal(NULL, NULL, -EINVAL);
 	expect_refusal(&no_size, return_arg, -EINVAL);
 	expect_refusal(&flags, return_arg, -EINVAL);
+	flags = (struct ac_process_opts){ .size = sizeof flags, .reserved = 1 };
+	expect_refusal(&flags, return_arg, -EINVAL);
 	assert_int_equal(ac_process_start(NULL, return_arg, NULL, NULL), -EINVAL);
+	assert_int_equal(ac_process_pid(NULL), -EINVAL);
+	assert_int_equal(ac_process_join(NULL, 0, NULL), -EINVAL);
+	assert_int_equal(ac_process_kill(NULL, SIGTERM), -EINVAL);
+	ac_process_close(NULL);
 }
 
 static void test_process_start_fails_whole(void **state)

@@ -243,6 +243,29 @@ static int fail_in_words(struct ac_call *call)
 	return ac_call_fail(call, "%.*s", (int)len, text);
 }
 
+static int use_no_call(struct ac_call *call)
+{
+	size_t len = 7;
+
+	if (ac_call_arg(NULL, &len) || len || ac_call_arg(NULL, NULL) ||
+	    ac_call_reserve(NULL, 1) || ac_call_return(NULL, "x", 1) != -EINVAL ||
+	    ac_call_return(call, NULL, 1) != -EINVAL || ac_call_worker(NULL) ||
+	    ac_call_next_unit(NULL) || ac_call_function(NULL) ||
+	    ac_call_run(NULL) != -EINVAL || ac_call_fail(NULL, "x") != AC_ETASK)
+		return 1;
+	ac_worker_done(NULL, call, 0);
+	return 0;
+}
+
+static void test_task_has_no_call_in_null(void **state)
+{
+	struct ac_submit_opts opts = { .size = sizeof opts, .flags = 1 };
+
+	(void)state;
+	assert_int_equal(ac_pool_call(pool, use_no_call, NULL, 0, NULL, NULL, NULL), 0);
+	assert_int_equal(ac_pool_submit(pool, NULL, use_no_call, NULL, 0, &opts), -EINVAL);
+}
+
 static void test_task_fails_in_words(void **state)
 {
 	char words[400];
@@ -576,6 +599,7 @@ int main(void)
 		TASK_TEST(test_task_too_long_an_argument_is_refused),
 		TASK_TEST(test_task_knows_its_call_and_worker),
 		TASK_TEST(test_task_fails_in_words),
+		TASK_TEST(test_task_has_no_call_in_null),
 		TASK_TEST(test_task_that_failed_has_no_result),
 		TASK_TEST(test_task_can_be_waited_for),
 		TASK_TEST(test_task_becomes_ready_without_a_wait),
