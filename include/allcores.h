@@ -17,20 +17,20 @@
  *
  * A pool is a set of worker processes beside the process that opened it, its
  * owner. Workers are forked at ac_pool_open, so they see the owner's globals
- * and functions as they were then; what changes later travels only in
+ * and functions as they were then. Later changes reach them only in
  * arguments and results. A worker that crashes costs the one task that it
- * held: that task fails and says why, the worker is replaced, all else goes on.
+ * held: that task fails and says why, the worker is replaced, all other work goes on.
  *
  * Read from top to bottom and stop when you have what you need:
  *	1  errors and version
  *	2  the pool: open, map, close
  *	3  single calls: bytes in, bytes out, results waited for, callbacks
  *	4  streams: results one by one, from a source that is read as needed or fed by pushing
- *	5  seeing: what the workers do
+ *	5  statistics: what the workers do
  *	6  stopping early, event loops
  *	7  single processes
  *	8  processors
- *	9  workers that somebody else starts
+ *	9  workers that you start
  *
  * What holds everywhere
  * - Functions return 0 (or a count) for success and a negative code for
@@ -38,18 +38,18 @@
  *   itself is never the channel. ac_strerror names both kinds.
  * - Times are nanoseconds in an int64_t. As a limit: negative is "no limit", 0 is "do not wait".
  *   Clocks read CLOCK_MONOTONIC.
- * - Any thread of the owner may call any function at any time, save for the
- *   functions that free a handle: those are the last to use it.
+ * - Any thread of the owner may call any function at any time. Only a function that frees a
+ *   handle must be the last call that uses it.
  * - A handle that is NULL is a mistake: -EINVAL, or NULL or 0 where no code can be returned.
  *   Functions that free a handle allow it.
  * - A child that you fork gets no pool: calls there return AC_EFORK.
- *   ac_pool_close and ac_task_free in it release that child's memory and disturb nobody.
+ *   ac_pool_close and ac_task_free there release the child's memory, with no effect on the owner.
  * - Options are structs whose first member is their size. Zero everywhere
  *   else means the default; NULL instead of options means all defaults.
  *   -EINVAL: size was not set; -E2BIG: it is beyond any such struct, or options that this
  *   library does not know are set.
- * - Of ac_outcome and ac_worker_stat you hand in arrays, which know no size: these
- *   structs do not grow within one SONAME.
+ * - Arrays of ac_outcome and ac_worker_stat are passed without a size: these structs do not
+ *   grow within one SONAME.
  * - The library never prints, exits, aborts or installs a signal handler in
  *   the owner.
  * - Before the library forks it flushes stdout and stderr, but not one that another thread has
@@ -60,10 +60,12 @@
  * What to know before you rely on it
  * - Workers trust each other and their owner with their data: a pool guards
  *   against accidents, not against attackers. See SECURITY.md.
- * - Functions handed to a pool must be in memory when it is opened: code
- *   loaded with dlopen later is not there in the workers.
+ * - Functions for a pool must be in memory when it is opened: code loaded with dlopen
+ *   later does not exist in the workers.
  * - A worker ignores SIGINT; the owner decides what Ctrl-C means. Workers end
  *   with their owner, however it ends.
+ * - A task may close descriptors that are not its own, and open others under the same numbers.
+ *   The library writes nothing into those. The worker exits after the task and is replaced.
  * - A worker ends by _exit after flushing stdout and stderr: atexit handlers run in
  *   the owner only.
  */
@@ -92,15 +94,15 @@ extern "C" {
 AC_API const char *ac_version(void);
 
 /*
- * Codes of our own. The first five are what can become of a task; a call
- * returns them only where it stands for one task (ac_pool_call) or many (ac_pool_map).
+ * Codes of the library. The first five say how a task ended; a call returns them only
+ * where it waits for one task (ac_pool_call) or for many (ac_pool_map).
  */
 #define AC_ETASK	(-20001) /* the task's function returned non-zero */
 #define AC_EDIED	(-20002) /* the worker died while it held the task */
 #define AC_ETIMEOUT	(-20003) /* the task ran over its time limit and was stopped */
 #define AC_ECANCELED	(-20004) /* cancelled, or its pool was terminated */
 #define AC_EBROKEN	(-20005) /* the shared region is damaged */
-#define AC_ESTART	(-20006) /* workers cannot be started or end as they come, or their initialiser failed */
+#define AC_ESTART	(-20006) /* workers cannot be started, or exit as soon as they start, or their initialiser failed */
 #define AC_ECLOSED	(-20007) /* the pool takes no more work */
 #define AC_EFORK	(-20008) /* the handle belongs to another process */
 #define AC_EVERSION	(-20009) /* owner and worker were built with different layouts */
@@ -113,24 +115,24 @@ AC_API const char *ac_errname(int code);
 
 #define AC_TEXT_SIZE 192
 
-/* What became of a task, or of one item of a map. */
+/* How a task ended, or one item of a map. */
 struct ac_outcome {
 	int status;		/* 0, or a code: see above */
 	int value;		/* what the function returned */
 	int signal;		/* AC_EDIED: the signal that killed the worker, or 0 */
 	int exit_code;		/* AC_EDIED: its exit code, or -1 */
-	pid_t pid;		/* the worker's, 0 when none ever took the task */
+	pid_t pid;		/* the worker's, 0 if no worker took the task */
 	unsigned worker;	/* the worker's number, from 0 */
 	uint64_t index;		/* which item of its map or stream, from 0 */
-	/* AC_EDIED: how long the worker had been at it (at a chunk of a map) when its end was
+	/* AC_EDIED: how long the worker had run the task (or the chunk of a map) when its end was
 	 * noticed, to a few milliseconds; 0: not known. */
 	int64_t ran_ns;
-	/* AC_EDIED: the most memory that the process ever had resident, in bytes, as the kernel
-	 * counts it (getrusage's ru_maxrss): the largest child that it waited for is included, and
-	 * Linux keeps the figure over exec, so that one that was started anew (spawn) has at
-	 * least what its parent had then. 0: not known. */
+	/* AC_EDIED, and of single processes: the most memory that the process ever had resident, in
+	 * bytes, as the kernel counts it (getrusage's ru_maxrss). It includes the largest child that
+	 * the process waited for. Linux keeps the figure over exec, so a process started by spawn has
+	 * at least what its parent had then. 0: not known. */
 	uint64_t peak_rss;
-	char text[AC_TEXT_SIZE]; /* ac_call_fail's words, or a sentence of ours; "" for success */
+	char text[AC_TEXT_SIZE]; /* from ac_call_fail, or a sentence of the library; "" for success */
 };
 
 /* ---- 2. The pool: open, map, close ------------------------------------- */
@@ -171,7 +173,7 @@ struct ac_pool_opts {
 	/* AC_POOL_... flags. */
 	unsigned flags;
 
-	/* Workers that somebody else starts: see section 9. */
+	/* Workers that you start: see section 9. */
 	pid_t (*start)(void *start_arg, unsigned worker, int fd);
 	void *start_arg;
 };
@@ -515,12 +517,12 @@ struct ac_process_opts {
 	unsigned reserved;	/* 0 */
 };
 
-/* It may outlive the process that started it. Default: it is killed then. */
+/* It may outlive the process that started it. By default it is killed then. */
 #define AC_PROCESS_DETACHED 1u
 
 /*
  * Fork a process that runs fn(arg) and exits with what it returns (0 to 255), by _exit after
- * flushing stdout and stderr; arg is the child's copy. Forks the calling thread: where other threads run,
+ * flushing stdout and stderr. arg is the child's copy. Forks the calling thread: where other threads run,
  * fn may use only what is safe after fork. -EINVAL, -EAGAIN, -ENOMEM, -EMFILE.
  */
 AC_API int ac_process_start(struct ac_process **process, int (*fn)(void *arg),
@@ -535,68 +537,71 @@ AC_API int ac_process_join(struct ac_process *process, int64_t timeout_ns,
 /* Send a signal, never to a stranger that got the same pid. 0; -ESRCH when it has
  * ended; AC_EFORK; -EINVAL. */
 AC_API int ac_process_kill(struct ac_process *process, int signal);
-/* Kill it if it still runs (unless detached), reap it, free. NULL allowed. */
+/* Kill it if it still runs (unless detached), reap it, free the handle. NULL allowed. */
 AC_API void ac_process_close(struct ac_process *process);
 
 /* ---- 8. Processors -------------------------------------------------------- */
 
 /*
- * How many processors this process may really use, less leave, at least 1:
+ * How many processors this process may really use, minus leave, at least 1:
  * the least of the affinity mask, the cgroups' quota (v1 and v2, through all
  * parents, rounded up) and the environment's ALLCORES_CPUS. Reads a few files; any thread.
  */
 AC_API int ac_cpus(int leave);
 
-/* ---- 9. Workers that somebody else starts --------------------------------- */
+/* ---- 9. Workers that you start -------------------------------------------- */
 
 /*
- * With ac_pool_opts.start the pool forks nothing itself. It calls start, in
- * whichever of the owner's threads is at hand (also the library's), for every
- * worker that it needs, replacements too: start brings up a process that inherits
- * or is passed the descriptor fd, and returns its pid, or -errno. fd is closed
- * after start returns (duplicate it to keep it); the process must hold no other
- * copy than the one it hands to ac_worker_open. The pool watches the process but
- * does not reap it: its parent does. An error of start in ac_pool_open is returned
- * there, and start is not called again; workers started before end with the pool that
- * did not come about. A process that has come to ac_worker_open although start fails then is
- * taken for one whose pid is not known.
+ * With ac_pool_opts.start the pool forks nothing itself. It calls start for every worker that it
+ * needs, replacements too, in any of the owner's threads, also in the library's. start
+ * starts a process that inherits or is passed the descriptor fd, and returns the pid of the
+ * process, or -errno. The pool closes fd after start returns (duplicate it to keep it). The process
+ * must hold no other copy than the one that it passes to ac_worker_open. The pool watches the
+ * process but does not reap it: that is for its parent to do.
  *
- * Where the pid is not known, to be known later or only in another pid namespace,
- * start returns 0. Then the pool knows of the process's end by its descriptor alone:
- * nobody else may hold a copy of it, and how it ended is not known. Its pid is
- * what the process says of itself. One that never comes to ac_worker_open can't be killed.
+ * If start fails during ac_pool_open, ac_pool_open returns its error and calls start no more;
+ * workers that were started before end. If the process has come to ac_worker_open although start
+ * failed, the pool keeps it as one with an unknown pid.
+ *
+ * start returns 0 where the pid is not known, or is known only in another pid namespace. Then
+ * the pool learns of the end of the process by its descriptor alone: no other process may hold a
+ * copy of it, and how the process ended is not known. The pool shows the pid that the process
+ * itself reports. If such a process never comes to ac_worker_open it can't be killed.
  */
 struct ac_worker;
 
-/* In the new process: take the seat. Maps the region, arms the lifeline (this process dies
- * with its owner), takes over fd, whatever it returns. -EINVAL, AC_EVERSION, -ENOMEM,
- * AC_ECLOSED (the owner is gone). One thread per worker. */
+/*
+ * In the new process: take the seat. Maps the region and arms the lifeline: from now on this process
+ * dies with its owner (as process 1 of a pid namespace by a thread that ac_worker_close joins).
+ * Takes over fd, whatever it returns. -EINVAL, AC_EVERSION, -ENOMEM, -EMFILE, -EAGAIN,
+ * AC_ECLOSED (the owner is gone). One thread per worker.
+ */
 AC_API int ac_worker_open(struct ac_worker **worker, int fd);
 /* Tell the owner that this worker is ready (status 0), or that it will not
  * be (non-zero; text, or NULL, says why): the pool then fails with AC_ESTART. */
 AC_API int ac_worker_ready(struct ac_worker *worker, int status, const char *text);
-/* What this worker is about, for ac_worker_stat: cut at AC_TEXT_SIZE - 1 bytes, stands until
- * something else is said. Costs a copy. -EINVAL, AC_EFORK. */
+/* What this worker does, for ac_worker_stat: cut at AC_TEXT_SIZE - 1 bytes, shown until the
+ * next call. Costs a copy. -EINVAL, AC_EFORK. */
 AC_API int ac_worker_say(struct ac_worker *worker, const char *text);
-/* Wait until there may be a task, without taking it: 1; 0: leave now; -EINTR when a signal
- * handler ran. For who has something costly to do before its first task; others may
+/* Wait until there may be a task, without taking it: 1; 0: exit now; -EINTR when a signal
+ * handler ran. For a worker with costly preparations before its first task; other workers may
  * take that task meanwhile. */
 AC_API int ac_worker_wait(struct ac_worker *worker);
-/* Wait for a task: 1 and *call; 0: leave now (closed, recycled); -EINTR when a signal
- * handler ran. */
+/* Wait for a task: 1 and *call; 0: exit now (the pool closes, this worker is to be recycled, or
+ * a task has closed its descriptors); -EINTR when a signal handler ran. */
 AC_API int ac_worker_take(struct ac_worker *worker, struct ac_call **call);
-/* The function as the owner gave it: a number to the engine, meaning is the two sides'. */
+/* The function as the owner gave it: to the library a number, whose meaning is yours. */
 AC_API ac_call_fn *ac_call_function(const struct ac_call *call);
 /*
  * For a process that has the owner's functions at the owner's addresses (forked, not
- * executed): run what the call stands for, a single call or a part of a map, and
- * return the value for ac_worker_done. Other processes know what numbers mean by
- * themselves, and must not be handed maps.
+ * executed): run the call's function, as a single call or for the items of a part of a map, and
+ * return the value for ac_worker_done. Other processes know by themselves what a number
+ * means, and must not be given maps.
  */
 AC_API int ac_call_run(struct ac_call *call);
-/* Hand the task back: value 0 is success. */
+/* Complete the task: value 0 is success. */
 AC_API void ac_worker_done(struct ac_worker *worker, struct ac_call *call, int value);
-/* Leave the seat and free. A task at hand fails as AC_EDIED. */
+/* Give up the seat, and free. A task that was not completed fails as AC_EDIED. */
 AC_API void ac_worker_close(struct ac_worker *worker);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The region's stamp, its tables' places, and who sits where: see the header. */
+/* The region's stamp, where its tables lie, and the seats: see the header. */
 #include "arena.h"
 
 #include <errno.h>
@@ -8,9 +8,9 @@
 
 #define MAGIC UINT64_C(0x61636172656e6131) /* "acarena1" */
 #define LAYOUT 2
-#define LOOKS_MOST 8
+#define ATTEMPTS_MOST 8
 
-/* Sizes alone would miss a member that came into a row's padding. */
+/* Sizes alone would miss a new member that lies where there was padding. */
 static uint32_t places_in_structs(void)
 {
 	static const size_t places[] = {
@@ -185,20 +185,20 @@ enum ac__seat_state ac__seat_state(struct ac__arena *arena, unsigned seat)
 	return ac__word_state(atomic_load(&arena->seats[seat].word));
 }
 
-/* Since when is another task's where the number changes meanwhile. Whoever changes it all
- * the time has only just begun. */
+/* The time may be another task's if the number changes meanwhile. A process whose number changes
+ * at every attempt has only just begun its task. */
 uint64_t ac__seat_task(struct ac__arena *arena, unsigned seat, int64_t *ns)
 {
 	const struct ac__seat_shm *row = &arena->seats[seat];
 	uint64_t task = atomic_load(&row->task), seen;
-	unsigned looks = 0;
+	unsigned attempts = 0;
 	int64_t since, now;
 
 	do {
 		seen = task;
 		since = atomic_load(&row->task_since);
 		task = atomic_load(&row->task);
-	} while (task != seen && ++looks < LOOKS_MOST);
+	} while (task != seen && ++attempts < ATTEMPTS_MOST);
 	now = ac__sys_now_coarse();
 	*ns = task && task == seen && since > 0 && since < now ? now - since : 0;
 	return task;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The arena: a region with a layout stamp, a table of seats (one process sits
- * in one seat), a table of blocks (see block.h), and a root: some bytes of
- * segment 0 whose layout is the client's, such as a pool's board. It knows of
- * no pool, and any process that has the descriptor can take a seat.
+ * The arena: a region with a layout stamp, a table of seats (each process has
+ * one), a table of blocks (see block.h), and a root: some bytes of
+ * segment 0 whose layout is the client's, such as a pool's board. It knows nothing of
+ * pools, and any process that has the descriptor can take a seat.
  *
  *	segment 0: [ stamp | seats | blocks' table | root ]  then blocks
  */
@@ -23,12 +23,12 @@
 enum ac__seat_state {
 	AC__SEAT_EMPTY,
 	AC__SEAT_INVITED,	/* a process is on its way */
-	AC__SEAT_TAKEN,		/* it is here, and not yet ready */
+	AC__SEAT_TAKEN,		/* the process has it, and is not ready yet */
 	AC__SEAT_READY,
-	AC__SEAT_REFUSED,	/* it is here, and will not be ready; text says why */
+	AC__SEAT_REFUSED,	/* the process has it, and will not be ready; text says why */
 };
 
-/* A new member goes into the stamp's places, too. */
+/* A new member also goes into places_in_structs in arena.c. */
 struct ac__seat_shm {
 	/* The owner writes EMPTY and INVITED, the process the rest. */
 	ac__word word AC__ALIGNED(AC__LINE);
@@ -36,25 +36,25 @@ struct ac__seat_shm {
 	_Atomic int32_t pid;
 	char name[16];
 
-	/* Statistics: written by the process only, read by anyone, relaxed; but task_since
-	 * and then task, which belong together: see ac__seat_task. */
+	/* Statistics, relaxed: the process writes them, others read them. Only task_since and task
+	 * belong together: see ac__seat_task. */
 	_Atomic uint64_t task AC__ALIGNED(AC__LINE); /* its number, 0: none */
 	_Atomic uint64_t tasks;
 	_Atomic int64_t busy_ns;	/* up to busy_since */
 	_Atomic int64_t busy_since;	/* 0: idle */
 	_Atomic int64_t task_since;	/* coarse; of no meaning while task is 0 */
 	_Atomic uint64_t events;	/* ever written to the trace */
-	_Atomic uint32_t leaving;	/* it was told to */
+	_Atomic uint32_t leaving;	/* it was told to exit, and does */
 
 	/* Blocks that the process reads without holding them: generation << 24
-	 * | index + 1. Written by the process, cleared by the owner after its death. */
+	 * | index + 1. The process writes them, the owner clears them after its death. */
 	_Atomic uint64_t lease[AC__LEASES] AC__ALIGNED(AC__LINE);
 
-	char text[AC_TEXT_SIZE]; /* of a refusal, or what it says of itself */
+	char text[AC_TEXT_SIZE]; /* why it refused, or what ac_worker_say was given */
 };
 
 struct ac__blocks_shm {
-	/* Hints all: free blocks of each size, how many entries were ever
+	/* All are hints: free blocks of each size, how many entries were ever
 	 * used, where unused bytes begin, and the sum of all blocks' sizes. */
 	_Atomic uint64_t free[44] AC__ALIGNED(AC__LINE);
 	_Atomic uint32_t used;
@@ -83,8 +83,8 @@ struct ac__arena_shm {
 	struct ac__blocks_shm hints;
 };
 
-/* One process's view. Sizes and places are private copies: what another
- * process may overwrite is never used to compute an address. */
+/* One process's view. Sizes and places are private copies: no address is computed from bytes
+ * that another process may overwrite. */
 struct ac__arena {
 	struct ac__region region;
 	struct ac__arena_shm *shm;
@@ -111,13 +111,13 @@ void ac__arena_close(struct ac__arena *arena);
 
 /* Seats: the owner's side. */
 void ac__seat_invite(struct ac__arena *arena, unsigned seat);
-/* False: it is too late, its process has come. */
+/* False: too late, its process has taken it. */
 bool ac__seat_withdraw(struct ac__arena *arena, unsigned seat);
-/* After its process is gone and all that it held was dealt with. */
+/* After its process is gone and all that it held was reclaimed. */
 void ac__seat_free(struct ac__arena *arena, unsigned seat);
 enum ac__seat_state ac__seat_state(struct ac__arena *arena, unsigned seat);
-/* Its task's number, as far as it says so, and in *ns for how long it has been at it;
- * both 0: at none. */
+/* The number of the task that the seat's process runs, and in *ns for how long it has run.
+ * Both 0: none. The process writes these: they are for display. */
 uint64_t ac__seat_task(struct ac__arena *arena, unsigned seat, int64_t *ns);
 
 /* The process's side: INVITED to TAKEN, AC_ECLOSED if the invitation was withdrawn. */

@@ -14,7 +14,7 @@
 
 #define AC__LINE 64 /* bytes that move between cores as one */
 
-/* In shared memory: what one side writes often has its lines to itself. */
+/* In shared memory: what one side writes often has cache lines of its own. */
 #define AC__ALIGNED(n) __attribute__((aligned(n)))
 
 #define AC__LIKELY(x) __builtin_expect(!!(x), 1)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A bell: the place where one process sleeps, and where others wake it. They
- * ring only when it sleeps, so that work that flows costs no system call.
+ * ring only when it sleeps, so that a steady flow of work costs no system call.
  *
  * Orderings. Sleeping against waking is store-then-load on both sides:
- *	sleeper: [B1] state = ASLEEP    then  [B2] look for work
- *	ringer:  [B3] publish work      then  [B4] look at state
+ *	sleeper: [B1] state = ASLEEP    then  [B2] check for work
+ *	ringer:  [B3] publish work      then  [B4] read state
  * All four are sequentially consistent operations on the objects themselves,
  * so at least one side sees the other: either the sleeper finds the work at
  * B2 and does not sleep, or the ringer sees ASLEEP at B4 and rings. Release
@@ -14,8 +14,8 @@
  *
  * Crash table
  *	ringer dies between its swap to RUNG and the wake: the sleeper stays
- *	asleep with RUNG. Whoever handles the death rings all that are not
- *	AWAKE while there is work (ac__bell_ring_again).
+ *	asleep with RUNG. The owner, which handles the death, rings all bells that are
+ *	not AWAKE while there is work (ac__bell_ring_again).
  *	sleeper dies: its bell belongs to its seat and is reset with it.
  */
 #ifndef AC__BELL_H
@@ -43,7 +43,7 @@ static inline void ac__bell_arm(struct ac__bell *bell)
 
 static inline void ac__bell_disarm(struct ac__bell *bell)
 {
-	/* Relaxed: a ringer that still sees ASLEEP wakes somebody who is awake. */
+	/* Relaxed: a ringer that still sees ASLEEP wakes a process that is awake. */
 	atomic_store_explicit(&bell->state, AC__BELL_AWAKE, memory_order_relaxed);
 }
 
@@ -52,7 +52,7 @@ static inline bool ac__bell_is_armed(struct ac__bell *bell)
 	return AC__UNLIKELY(atomic_load(&bell->state) == AC__BELL_ASLEEP); /* B4 */
 }
 
-/* Was it asleep, and is it now ours to wake? */
+/* True: it was asleep, and the caller must wake it now. */
 static inline bool ac__bell_claim(struct ac__bell *bell)
 {
 	uint32_t asleep = AC__BELL_ASLEEP;
@@ -80,8 +80,8 @@ static inline bool ac__bell_ring(struct ac__bell *bell)
 	return true;
 }
 
-/* Also where somebody claimed the bell and died before the wake, and where the word lies of a
- * sleeper: the wake itself does not ask it. */
+/* For a sleeper whose ringer died between the claim and the wake, and for one whose word was
+ * overwritten: the wake is sent whatever the word says. */
 static inline void ac__bell_ring_again(struct ac__bell *bell)
 {
 	AC_STEP();

@@ -30,13 +30,13 @@ static struct ac__block_shm *row_of(struct ac__arena *arena, uint32_t id)
 static void list_push(struct ac__arena *arena, uint32_t id)
 {
 	struct ac__block_shm *row = &arena->blocks[id - 1];
-	unsigned order = row->order; /* once: others may write there */
+	unsigned order = row->order; /* read once: other processes may write there */
 	_Atomic uint64_t *head;
 	uint64_t seen, next;
 
 	if (order < ORDER_LEAST || order > ORDER_MOST)
 		return;
-	/* What a scan took is still on its list: once is enough, and twice a circle. */
+	/* A block that a scan took is still on its list. Pushed twice it would close a circle. */
 	if (atomic_exchange(&row->listed, 1))
 		return;
 	head = &arena->shm->hints.free[order];
@@ -73,7 +73,7 @@ static uint32_t list_pop(struct ac__arena *arena, unsigned order)
 	return (uint32_t)seen;
 }
 
-/* A list of which so many were not free is broken: what is on it will be found by scans. */
+/* A list with so many entries that are not free is broken. Its blocks are found by scans then. */
 #define TRIES 64
 
 static void list_cut(struct ac__arena *arena, unsigned order)
@@ -88,7 +88,7 @@ static void list_cut(struct ac__arena *arena, unsigned order)
 /* ---- taking ---- */
 
 /* Place and size, each read once and checked. */
-static bool look_at(struct ac__arena *arena, struct ac__block_shm *row,
+static bool read_row(struct ac__arena *arena, struct ac__block_shm *row,
 		    unsigned least, uint32_t id, struct ac__block *block)
 {
 	uint64_t offset = *(volatile uint64_t *)&row->offset;
@@ -112,8 +112,8 @@ static bool claim_free(struct ac__arena *arena, uint32_t id, uint32_t holder,
 
 	if (ac__word_state(seen) != AC__BLOCK_FREE)
 		return false;
-	/* Before the swap: who cannot map it leaves it where it is. */
-	if (!look_at(arena, row, order, id, block))
+	/* Before the swap: a process that can't map the block leaves it where it is. */
+	if (!read_row(arena, row, order, id, block))
 		return false;
 	AC_STEP();
 	if (!ac__word_swap(&row->word, seen,
@@ -188,7 +188,7 @@ static uint32_t claim_unused(struct ac__arena *arena, uint32_t holder)
 
 		if (ac__word_state(seen) != AC__BLOCK_UNUSED)
 			continue;
-		/* First, so that no holder's death overlooks it. */
+		/* First, so that the scan after the holder's death covers this entry. */
 		raise_used(used, i + 1);
 		AC_STEP();
 		if (!ac__word_swap(word, seen,
@@ -218,7 +218,8 @@ static int carve_bytes(struct ac__arena *arena, uint64_t size, uint64_t *offset)
 	*offset = at;
 	r = ac__region_reserve(&arena->region, at, size);
 	if (r < 0) {
-		/* What was got of it is given back, and the place too if nobody came after. */
+		/* A part may have been allocated. The range itself is given back too, if no other
+		 * process has carved one behind it. */
 		ac__region_punch(&arena->region, at, size);
 		end = at + size;
 		atomic_compare_exchange_strong(top, &end, at);
@@ -226,20 +227,20 @@ static int carve_bytes(struct ac__arena *arena, uint64_t size, uint64_t *offset)
 	return r;
 }
 
-static int check_room(struct ac__arena *arena, uint64_t size)
+static int check_limits(struct ac__arena *arena, uint64_t size)
 {
 	uint64_t memory = arena->shm->memory;
 	uint64_t bytes = atomic_load(&arena->shm->hints.bytes);
 
 	if (memory && (size > memory || bytes > memory - size))
 		return -ENOMEM;
-	/* An allocation refused is an error; memory over the limit is the OOM killer. */
-	if (size >= ASK_FROM && (int64_t)size > ac__cgroup_memory_room(""))
+	/* Here it is an error; later the OOM killer would end a process. */
+	if (size >= ASK_FROM && (int64_t)size > ac__cgroup_memory_free(""))
 		return -ENOMEM;
 	return 0;
 }
 
-static void back_to_unused(struct ac__block_shm *row)
+static void set_unused(struct ac__block_shm *row)
 {
 	row->order = 0;
 	atomic_store(&row->word,
@@ -251,7 +252,7 @@ static int take_new(struct ac__arena *arena, uint32_t holder, unsigned order,
 		    struct ac__block *block)
 {
 	uint64_t size = UINT64_C(1) << order;
-	int r = check_room(arena, size);
+	int r = check_limits(arena, size);
 	uint64_t offset = 0;
 	uint32_t id;
 	struct ac__block_shm *row;
@@ -269,7 +270,7 @@ static int take_new(struct ac__arena *arena, uint32_t holder, unsigned order,
 	block->data = r < 0 ? NULL :
 			      ac__region_at(&arena->region, offset, size);
 	if (!block->data) {
-		back_to_unused(row);
+		set_unused(row);
 		return r < 0 ? r : -ENOMEM;
 	}
 	row->order = order;
@@ -277,8 +278,8 @@ static int take_new(struct ac__arena *arena, uint32_t holder, unsigned order,
 	return 0;
 }
 
-/* Blocks that are free but of other sizes stand for bytes and entries: so many
- * bytes of them are given up, entry and all. (Their range is not used again: it is sparse.) */
+/* Free blocks of other sizes take up bytes and entries of the table. Give up blocks of so many
+ * bytes, and their entries. (Their range is not used again: the file is sparse.) */
 static void retire_free(struct ac__arena *arena, uint32_t holder, uint64_t bytes)
 {
 	uint32_t used = atomic_load(&arena->shm->hints.used);
@@ -294,7 +295,7 @@ static void retire_free(struct ac__arena *arena, uint32_t holder, uint64_t bytes
 		ac__region_punch(&arena->region, row->offset, block.size);
 		atomic_fetch_sub(&arena->shm->hints.bytes, block.size);
 		retired += block.size;
-		back_to_unused(row);
+		set_unused(row);
 	}
 }
 
@@ -314,7 +315,7 @@ int ac__block_take(struct ac__arena *arena, uint32_t holder, uint64_t size,
 	r = take_new(arena, holder, order, block);
 	if (r == 0)
 		return 0;
-	/* No more to be had: whatever is free and large enough will do. */
+	/* There is no new one: take any free block that is large enough. */
 	if (take_scanned(arena, holder, order, block) ||
 	    take_larger(arena, holder, order, block))
 		return 0;
@@ -324,7 +325,7 @@ int ac__block_take(struct ac__arena *arena, uint32_t holder, uint64_t size,
 	return take_new(arena, holder, order, block);
 }
 
-/* ---- letting go ---- */
+/* ---- giving back ---- */
 
 static void set_free(struct ac__arena *arena, uint32_t id, uint64_t seen)
 {
@@ -368,7 +369,7 @@ void ac__block_give(struct ac__arena *arena, uint32_t holder, uint32_t id)
 			return;
 		if (ac__word_state(seen) == AC__BLOCK_HELD) {
 			if (row->order < ORDER_LEAST) {
-				back_to_unused(row);
+				set_unused(row);
 				return;
 			}
 			AC_STEP();
@@ -409,7 +410,7 @@ bool ac__block_pass(struct ac__arena *arena, uint32_t id, uint32_t from, uint32_
 	return true;
 }
 
-/* ---- looking ---- */
+/* ---- from an id to a block ---- */
 
 int ac__block_check(struct ac__arena *arena, uint32_t id, uint32_t holder,
 		    uint64_t len, struct ac__block *block)
@@ -480,7 +481,7 @@ int ac__block_lease(struct ac__arena *arena, unsigned seat, uint32_t id)
 	if (i < 0 || !row)
 		return i < 0 ? i : -ESTALE;
 	gen = ac__word_gen(atomic_load(&row->word));
-	/* The entry first: once the word says SHARED, who lets go looks for it. */
+	/* The entry first: a holder that finds SHARED in the word reads the entries. */
 	atomic_store(&me->lease[i], lease_entry(id, gen));
 	for (;;) {
 		seen = atomic_load(&row->word);
@@ -494,7 +495,8 @@ int ac__block_lease(struct ac__arena *arena, unsigned seat, uint32_t id)
 						ac__word_holder(seen), gen)))
 			return i;
 	}
-	/* Not merely cleared: who let go may have left it to this entry. */
+	/* More than clearing it: the holder may have found this entry, and left it to the lease to
+	 * free the block. */
 	end_lease(arena, &me->lease[i]);
 	return -ESTALE;
 }
@@ -516,8 +518,8 @@ static uint32_t ever_used(struct ac__arena *arena)
 
 void ac__block_reclaim_holder(struct ac__arena *arena, uint32_t holder)
 {
-	/* raise_used comes before an entry's first holder, so none is overlooked;
-	 * if somebody spoilt it, the blocks beyond are lost with him. */
+	/* raise_used comes before an entry's first holder, so every entry is covered. If the
+	 * dead process had overwritten the number, the blocks beyond it are lost. */
 	for (uint32_t id = 1; id <= ever_used(arena); id++) {
 		uint64_t word = atomic_load(&arena->blocks[id - 1].word);
 		unsigned state = ac__word_state(word);
@@ -528,8 +530,8 @@ void ac__block_reclaim_holder(struct ac__arena *arena, uint32_t holder)
 	}
 }
 
-/* Entries are cleared before blocks are looked at, so the dead seat's own don't count. A block may
- * be GONE with no lease at all: its reader died between its two steps. */
+/* Lease entries are cleared before blocks are checked, so that those of the dead seat don't
+ * count. A block may be GONE with no lease at all: its reader died between its two steps. */
 void ac__block_reclaim(struct ac__arena *arena, unsigned seat)
 {
 	uint32_t used = ever_used(arena);
@@ -548,7 +550,7 @@ void ac__block_reclaim(struct ac__arena *arena, unsigned seat)
 		if (order >= ORDER_LEAST && order <= ORDER_MOST)
 			bytes += UINT64_C(1) << order;
 	}
-	/* The dead may have carved without counting. */
+	/* The dead process may have carved a block and not counted it. */
 	atomic_store(&arena->shm->hints.bytes, bytes);
 }
 
@@ -569,8 +571,8 @@ static uint64_t warm_free_bytes(struct ac__arena *arena)
 	return sum;
 }
 
-/* Takes what is free and warm, so that nobody uses it meanwhile, and gives it back
- * without pages. */
+/* Takes blocks that are free and warm, so that no other process uses them meanwhile, and gives
+ * them back without pages. */
 static uint64_t chill(struct ac__arena *arena, uint32_t holder, unsigned order,
 		      uint64_t surplus)
 {
@@ -578,7 +580,7 @@ static uint64_t chill(struct ac__arena *arena, uint32_t holder, unsigned order,
 	uint32_t used = ever_used(arena);
 	struct ac__block taken;
 
-	/* By scan: lists have what is cold on top after the first time. */
+	/* By scan: after the first time the lists have cold blocks on top. */
 	for (uint32_t id = 1; id <= used && given < surplus; id++) {
 		struct ac__block_shm *row = &arena->blocks[id - 1];
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One task in its worker's hands: its argument, its result, its words of
- * failure; and running it, a single call or a chunk of a map.
+ * A task as its worker has it: the argument, the result, the text of a failure; and
+ * running it, a single call or a chunk of a map.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 #include "block.h"
 #include "worker.h"
 
-/* Of the thread that runs a task: a map's function has no other way to its call. */
+/* Of the thread that runs a task. A map's function can reach its call in no other way. */
 static __thread struct ac_call *current;
 
 int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t index)
@@ -31,8 +31,8 @@ int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t inde
 	call->claimed = 0;
 	call->pace.step = 0;
 	call->arg = task->data;
-	/* Release: who sees this time sees that the last task is over, and who sees this
-	 * number sees this time. */
+	/* Release: a reader that sees this time sees that the last task is over, and a reader
+	 * that sees this number sees this time. */
 	atomic_store_explicit(&row->task_since, ac__sys_now_coarse(), memory_order_release);
 	atomic_store_explicit(&row->task, task->number, memory_order_release);
 	if (worker->board.trace_count || task->flags & AC__TASK_TIMED) {
@@ -48,8 +48,8 @@ int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t inde
 	return call->arg ? 0 : -ENOMEM;
 }
 
-/* The task becomes the holder of its result before the word says DONE, so that
- * the owner finds it there, and a death in between finds it too. */
+/* The task becomes the holder of its result before the word says DONE. So the owner finds the
+ * result there, also if this worker dies in between. */
 static void hand_over_result(struct ac_call *call)
 {
 	struct ac__task_shm *task = call->task;
@@ -75,7 +75,7 @@ static void drop_result(struct ac_call *call)
 	call->result_len = 0;
 }
 
-/* The function said nothing of it. */
+/* The function gave no text. */
 static void describe_failure(struct ac_call *call)
 {
 	if (call->task->status == AC_ETASK)
@@ -95,7 +95,7 @@ void ac__call_end(struct ac_call *call, int value)
 	if (value && !task->status)
 		task->status = AC_ETASK;
 	if (task->kind == AC__KIND_CHUNK && !value && !task->status)
-		return; /* its results have their places */
+		return; /* its results are where they belong already */
 	if (task->status == 0) {
 		hand_over_result(call);
 		return;
@@ -176,7 +176,7 @@ int ac_call_fail(struct ac_call *call, const char *format, ...)
 
 /* ---- claiming ---- */
 
-/* The next items, or units, for this worker alone: their number, from *first. The owner may
+/* Claim the next items, or units, for this worker: returns how many, from *first. The owner may
  * take the rest back at any time by moving the end. */
 static uint32_t claim_items(struct ac__task_shm *task, uint32_t step, uint32_t *first)
 {
@@ -196,8 +196,8 @@ static uint32_t claim_items(struct ac__task_shm *task, uint32_t step, uint32_t *
 	return n;
 }
 
-/* Items claimed at a time last about this long: claiming costs a hundredth, and
- * what the owner can't take back is short. The clock is read once in so many steps. */
+/* The items of one claim take about this long: claiming costs a hundredth of it, and the part that
+ * the owner can't take back is short. The clock is read once in STEPS_PER_CLOCK claims. */
 #define STEP_NS 1000
 #define STEP_MOST 64
 #define STEPS_PER_CLOCK 16
@@ -279,14 +279,14 @@ static int run_items(const struct chunk *chunk, struct ac__task_shm *task,
 	const char *item = chunk->items + first * chunk->item_size;
 	char *result = chunk->results + first * chunk->result_size;
 
-	/* Here, and not by the owner: these lines are about to be written by this core. */
+	/* Done here and not by the owner: this core is about to write these lines. */
 	memset(result, 0, n * chunk->result_size);
 	for (uint32_t i = first; i < first + n; i++) {
 		int value = chunk->fn(item, result, chunk->bound);
 
 		if (value)
 			return value;
-		/* Release: who sees i + 1 here sees the result of i, also
+		/* Release: if the owner sees i + 1 here it sees the result of i, also
 		 * after this worker's death. */
 		atomic_store_explicit(&task->current, i + 1,
 				      memory_order_release);

@@ -4,7 +4,7 @@
  * in each hierarchy, /proc/self/mountinfo where hierarchies can be seen. Each
  * level up to the mount point may limit more than the one below it, so all
  * are read. In a hybrid system a controller is in one hierarchy only and its
- * files are missing in the others: nobody has to be asked which is in charge.
+ * files are missing in the others: it need not be known which one has it.
  */
 #define _GNU_SOURCE
 #include "cgroup.h"
@@ -23,7 +23,7 @@ struct search {
 	const char *controller;
 	void (*read_level)(struct search *s, const char *dir, bool unified);
 	double cpus;
-	int64_t room;
+	int64_t free_memory;
 };
 
 /* One line of mountinfo: root is the group that is seen at point. */
@@ -124,8 +124,8 @@ static int64_t read_stat(const char *dir, const char *key)
 }
 
 /*
- * Cached files count as usage, but those that nobody has used lately give
- * way before anything fails. In v1 the plain figure leaves out the groups below.
+ * Cached files count as usage, but the kernel drops those that were not used lately before
+ * an allocation fails. In v1 the plain figure leaves out the groups below.
  */
 static int64_t read_reclaimable(const char *dir, bool unified)
 {
@@ -136,9 +136,9 @@ static int64_t read_reclaimable(const char *dir, bool unified)
 	return n < 0 ? 0 : n;
 }
 
-static void read_room(struct search *s, const char *dir, bool unified)
+static void read_memory(struct search *s, const char *dir, bool unified)
 {
-	int64_t limit, usage, cache, room;
+	int64_t limit, usage, cache, left;
 
 	if (!read_numbers(dir, unified ? "memory.max" : "memory.limit_in_bytes",
 			  &limit, 1) ||
@@ -148,12 +148,12 @@ static void read_room(struct search *s, const char *dir, bool unified)
 	/* v1 says "no limit" by INT64_MAX rounded down to its page size. */
 	if (limit >= INT64_MAX / 2)
 		return;
-	/* The figures are of different moments: the cache may seem the larger. */
+	/* The figures are of different moments: the cache may seem larger than the usage. */
 	cache = read_reclaimable(dir, unified);
 	usage = cache < usage ? usage - cache : 0;
-	room = usage < limit ? limit - usage : 0;
-	if (room < s->room)
-		s->room = room;
+	left = usage < limit ? limit - usage : 0;
+	if (left < s->free_memory)
+		s->free_memory = left;
 }
 
 /* ---- which levels ---- */
@@ -168,7 +168,7 @@ static void walk_up(struct search *s, const char *point, const char *path,
 
 	if (n < 0 || top >= sizeof dir)
 		return;
-	/* Where path was cut short there is no file, but its parents count. */
+	/* Where path was cut short there is no file, but its parents are read. */
 	s->read_level(s, dir, unified);
 	while ((slash = strrchr(dir + top, '/'))) {
 		*slash = '\0';
@@ -275,7 +275,7 @@ static bool shows_hierarchy(const struct mount *m, const struct search *s,
 
 /*
  * Visit the mounts that have the group below their root, or, with outside,
- * those that have not: there only the mount point can be read. How many?
+ * those that have not: there only the mount point can be read. Returns how many.
  */
 static int visit_mounts(struct search *s, const char *path, bool unified,
 			bool outside)
@@ -315,12 +315,12 @@ static void visit_group(struct search *s, char *line)
 	unified = !*controllers;
 	if (!unified && !has_word(controllers, s->controller))
 		return;
-	/* A mount of somebody else's group matters only if there is no better. */
+	/* A mount of another group is read only if no mount has this one. */
 	if (!visit_mounts(s, path, unified, false))
 		visit_mounts(s, path, unified, true);
 }
 
-/* No child is to hold the files that are open meanwhile. */
+/* Under the forkguard's lock: no child is to hold the files that are open meanwhile. */
 static void search_groups(struct search *s)
 {
 	char *line = NULL;
@@ -344,11 +344,11 @@ double ac__cgroup_cpus(const char *root)
 	return s.cpus;
 }
 
-int64_t ac__cgroup_memory_room(const char *root)
+int64_t ac__cgroup_memory_free(const char *root)
 {
 	struct search s = { .root = root, .controller = "memory",
-			    .read_level = read_room, .room = INT64_MAX };
+			    .read_level = read_memory, .free_memory = INT64_MAX };
 
 	search_groups(&s);
-	return s.room;
+	return s.free_memory;
 }

@@ -2,7 +2,7 @@
 /*
  * The limits that control groups (v1, v2 and both at once) put on this
  * process. root is put before every path: "" for the system, a recorded tree
- * in tests. What is missing or can't be understood is no limit.
+ * in tests. A file that is missing or can't be understood is no limit.
  */
 #ifndef AC__CGROUP_H
 #define AC__CGROUP_H
@@ -13,6 +13,6 @@
 double ac__cgroup_cpus(const char *root);
 
 /* Limit less usage in bytes, the least of all levels; INT64_MAX: no limit. */
-int64_t ac__cgroup_memory_room(const char *root);
+int64_t ac__cgroup_memory_free(const char *root);
 
 #endif

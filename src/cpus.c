@@ -57,7 +57,7 @@ static int count_quota(const char *root)
 	return (int)quota + ((int)quota < quota);
 }
 
-/* What the user allows; INT_MAX where that isn't a positive number. */
+/* The user's limit; INT_MAX where the variable isn't a positive number. */
 static int count_environment(void)
 {
 	const char *text = getenv("ALLCORES_CPUS");

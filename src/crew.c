@@ -25,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "door.h"
+#include "socket.h"
 
 /* Starts in a row that come to nothing, while nobody is ready: enough. While others are on
  * their way, one more for each seat, since those may end in the same way. */
@@ -56,16 +56,16 @@ static void watch_end(struct ac_pool *pool, unsigned seat)
 	struct ac__member *member = &pool->crew[seat];
 
 	note_unwatched(pool, member,
-		       ac__sys_epoll_add(pool->epoll, member->door.owner_end,
+		       ac__sys_epoll_add(pool->epoll, member->socket.owner_end,
 					 tag_of(seat), true) < 0);
 }
 
 static void close_member(struct ac_pool *pool, struct ac__member *member)
 {
 	note_unwatched(pool, member, false);
-	ac__sys_epoll_remove(pool->epoll, member->door.owner_end);
+	ac__sys_epoll_remove(pool->epoll, member->socket.owner_end);
 	ac__sys_epoll_remove(pool->epoll, member->pidfd);
-	ac__forkguard_close(&member->door.owner_end);
+	ac__forkguard_close(&member->socket.owner_end);
 	ac__forkguard_close(&member->pidfd);
 }
 
@@ -91,7 +91,7 @@ static int open_template(struct ac_pool *pool)
 
 	if (r < 0)
 		return r;
-	r = ac__sys_epoll_add(pool->epoll, pool->template.door.owner_end,
+	r = ac__sys_epoll_add(pool->epoll, pool->template.socket.owner_end,
 			      AC__TAG_TEMPLATE, false);
 	if (r < 0)
 		ac__template_close(&pool->template);
@@ -109,7 +109,7 @@ static void watch_adopted(struct ac_pool *pool, unsigned seat)
 	if (member->pid)
 		member->pidfd = ac__sys_pidfd(member->pid);
 	ac__forkguard_unlock();
-	r = ac__sys_epoll_add(pool->epoll, member->door.owner_end, tag_of(seat), true);
+	r = ac__sys_epoll_add(pool->epoll, member->socket.owner_end, tag_of(seat), true);
 	if (member->pidfd >= 0)
 		s = ac__sys_epoll_add(pool->epoll, member->pidfd, tag_of(seat), false);
 	note_unwatched(pool, member, r < 0 || s < 0 || (member->pid && member->pidfd < 0));
@@ -120,7 +120,7 @@ static int start_adopted(struct ac_pool *pool, unsigned seat, int process_end)
 {
 	struct ac__member *member = &pool->crew[seat];
 	pid_t pid;
-	int r = ac__door_invite(member->door.owner_end, seat,
+	int r = ac__socket_invite(member->socket.owner_end, seat,
 				&ac__pool_arena(pool)->region.fd, &pool->bell[1]);
 
 	if (r < 0)
@@ -144,7 +144,7 @@ static int start_adopted(struct ac_pool *pool, unsigned seat, int process_end)
  * process's too. */
 static void leave_to_template(struct ac_pool *pool, struct ac__member *member)
 {
-	ac__sys_epoll_remove(pool->epoll, member->door.owner_end);
+	ac__sys_epoll_remove(pool->epoll, member->socket.owner_end);
 	note_unwatched(pool, member, false);
 	member->orphaned = false;
 }
@@ -167,10 +167,10 @@ static int start_member(struct ac_pool *pool, unsigned seat)
 	struct ac__member *member = &pool->crew[seat];
 	int r = 0;
 
-	if (!pool->start && pool->template.door.owner_end < 0)
+	if (!pool->start && pool->template.socket.owner_end < 0)
 		r = open_template(pool);
 	if (r == 0)
-		r = ac__door_open(&member->door);
+		r = ac__socket_open(&member->socket);
 	if (r < 0)
 		return r;
 	member->state = AC__MEMBER_STARTING;
@@ -183,9 +183,9 @@ static int start_member(struct ac_pool *pool, unsigned seat)
 	/* Ours to say: where somebody overwrote it, workers would leave as they come. */
 	atomic_store(&pool->board.shm->closing, pool->closing);
 	ac__seat_invite(ac__pool_arena(pool), seat);
-	r = pool->start ? start_adopted(pool, seat, member->door.process_end) :
-			  start_forked(pool, seat, member->door.process_end);
-	ac__forkguard_close(&member->door.process_end);
+	r = pool->start ? start_adopted(pool, seat, member->socket.process_end) :
+			  start_forked(pool, seat, member->socket.process_end);
+	ac__forkguard_close(&member->socket.process_end);
 	if (r < 0) {
 		close_member(pool, member);
 		ac__seat_free(ac__pool_arena(pool), seat);
@@ -376,7 +376,7 @@ static void lose_template(struct ac_pool *pool)
 {
 	bool orphaned = false;
 
-	ac__sys_epoll_remove(pool->epoll, pool->template.door.owner_end);
+	ac__sys_epoll_remove(pool->epoll, pool->template.socket.owner_end);
 	if (ac__template_close(&pool->template) && pool->closing) {
 		note_all_gone(pool);
 		return;
@@ -422,7 +422,7 @@ static bool has_left(struct ac_pool *pool, struct ac__member *member)
 
 	if (!member->left_at) {
 		member->left_at = now;
-		ac__sys_epoll_remove(pool->epoll, member->door.owner_end);
+		ac__sys_epoll_remove(pool->epoll, member->socket.owner_end);
 		note_unwatched(pool, member, true);
 	}
 	return now - member->left_at >= LOOK_NS;
@@ -437,7 +437,7 @@ static bool has_ended(struct ac_pool *pool, struct ac__member *member)
 		return true;
 	/* Its parent may have reaped it before there was a pidfd; and a process that others forked
 	 * while it was started may hold a copy of its socket, which then has no end. */
-	if (ac__sys_poll(member->door.owner_end, 0) != 0)
+	if (ac__sys_poll(member->socket.owner_end, 0) != 0)
 		return member->pidfd < 0 && ac__is_gone(member->pid);
 	return member->pidfd < 0 || has_left(pool, member);
 }
@@ -463,7 +463,7 @@ void ac__crew_attend(struct ac_pool *pool, uint64_t tag)
 /* ---- what time brings ---- */
 
 /* An adopted process without a pidfd may never have sat down: nothing tells of its end,
- * so it is buried alive. Its seat's door is closed: should it come yet, the owner is gone. */
+ * so it is buried alive. Its socket is closed: if it comes after all, it finds that the owner is gone. */
 static void give_up_start(struct ac_pool *pool, unsigned seat)
 {
 	struct ac__member *member = &pool->crew[seat];
@@ -531,8 +531,8 @@ void ac__crew_kill(struct ac_pool *pool, unsigned seat)
 		return;
 	/* A byte on its lifeline: the kernel kills it, and nobody else, and
 	 * we still see its end. One that has not armed it yet finds the byte. */
-	if (ac__sys_send(member->door.owner_end, "", 1, -1) < 0)
-		ac__sys_end_sending(member->door.owner_end); /* the same to it, and needs no memory */
+	if (ac__sys_send(member->socket.owner_end, "", 1, -1) < 0)
+		ac__sys_end_sending(member->socket.owner_end); /* the same to it, and needs no memory */
 	if (ac__is_living_child(member->pid))
 		kill(member->pid, SIGKILL);
 }
@@ -559,7 +559,7 @@ bool ac__crew_is_overdue(struct ac_pool *pool)
 		const struct ac__member *member = &pool->crew[seat];
 
 		if (member->state != AC__MEMBER_ABSENT && !member->doomed &&
-		    ac__sys_poll(member->door.owner_end, 0) != 0)
+		    ac__sys_poll(member->socket.owner_end, 0) != 0)
 			return false;
 	}
 	return true;
@@ -580,14 +580,14 @@ bool ac__crew_gone(struct ac_pool *pool)
 void ac__crew_let_go(struct ac_pool *pool)
 {
 	for (unsigned seat = 1; pool->crew && seat <= pool->workers; seat++) {
-		ac__forkguard_drop(&pool->crew[seat].door.owner_end);
+		ac__forkguard_drop(&pool->crew[seat].socket.owner_end);
 		/* What the user's start forks is to inherit it. */
 		if (!pool->crew[seat].in_start)
-			ac__forkguard_drop(&pool->crew[seat].door.process_end);
+			ac__forkguard_drop(&pool->crew[seat].socket.process_end);
 		ac__forkguard_drop(&pool->crew[seat].pidfd);
 	}
-	ac__forkguard_drop(&pool->template.door.owner_end);
-	ac__forkguard_drop(&pool->template.door.process_end);
+	ac__forkguard_drop(&pool->template.socket.owner_end);
+	ac__forkguard_drop(&pool->template.socket.process_end);
 }
 
 /* ---- opening and closing ---- */
@@ -621,7 +621,7 @@ int ac__crew_open(struct ac_pool *pool, const struct ac_pool_opts *opts)
 	if (!crew)
 		return -ENOMEM;
 	for (unsigned seat = 0; seat <= pool->workers; seat++)
-		crew[seat] = (struct ac__member){ .door = { -1, -1 }, .pidfd = -1 };
+		crew[seat] = (struct ac__member){ .socket = { -1, -1 }, .pidfd = -1 };
 	pool->crew = crew; /* whole, for who forks meanwhile */
 	make_plan(pool, opts);
 	for (unsigned seat = 1; r == 0 && seat <= pool->workers; seat++)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ends in words, and how the kernel is asked for them without reaping anybody.
+ * How processes ended, in words; and asking the kernel without reaping.
  */
 #include "ending.h"
 
@@ -43,7 +43,7 @@ void ac__ending_ask(struct ac__ending *ending, pid_t pid)
 	snprintf(ending->text, sizeof ending->text, "its worker ended; how is not known");
 }
 
-/* While it has not been reaped its pid is nobody else's. */
+/* As long as it has not been reaped no other process has its pid. */
 bool ac__is_living_child(pid_t pid)
 {
 	uint64_t peak_rss;

@@ -157,7 +157,7 @@ int ac_pool_open(struct ac_pool **out, const struct ac_pool_opts *user)
 	pool->last_callback = &pool->first_callback;
 	pool->guard.left = leave_in_child;
 	pool->guard.group = pool;
-	pool->template.door = (struct ac__door){ -1, -1 };
+	pool->template.socket = (struct ac__socket){ -1, -1 };
 	pool->epoll = pool->timer = -1;
 	pool->bell[0] = pool->bell[1] = AC__FD_NONE;
 	/* The lock is for start, which is called without it. */

@@ -16,7 +16,7 @@
 #include <pthread.h>
 
 #include "block.h"
-#include "door.h"
+#include "socket.h"
 #include "ending.h"
 #include "forkguard.h"
 #include "ring.h"
@@ -77,7 +77,7 @@ enum ac__member_state {
 /* The owner's own record of a seat. */
 struct ac__member {
 	enum ac__member_state state;
-	struct ac__door door;	/* the owner's end is the lifeline */
+	struct ac__socket socket;	/* the owner's end is the lifeline */
 	int64_t left_at;	/* adopted: its end is closed, the process may live on; 0: no */
 	int pidfd;		/* adopted, where there are pidfds; else -1 */
 	pid_t pid;		/* adopted; 0: not known */

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Single processes. A process waits behind a door (see door.h) until its
- * starter has a hold on it, so that nothing of the user's runs before and its
- * pid can't have gone to a stranger. From then on the door is its lifeline,
- * and where there is no pidfd the end of that socket tells of its death. Its
- * exit status is fetched by whoever looks first, under the lock; waiting is
- * done outside of it.
+ * Single processes. The child waits on its private socket (see socket.h) until its
+ * starter has a pidfd. So no code of the user's runs before, and its pid can't have
+ * been reused. From then on the socket is its lifeline; where there are no pidfds, the
+ * end of the socket tells the starter of its death. Any thread that checks on the process
+ * reaps it, under the lock. Waiting is done without the lock.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,35 +17,35 @@
 #include <unistd.h>
 
 #include "base.h"
-#include "door.h"
+#include "socket.h"
 #include "forkguard.h"
 #include "lifeline.h"
 #include "output.h"
 #include "sys.h"
 
-/* Nanoseconds between looks at a process: without news to come, and with. */
+/* Nanoseconds between checks of a process: without a descriptor that tells of its end, and with. */
 #define NAP_LEAST INT64_C(1000000)
 #define NAP_MOST INT64_C(10000000)
-#define NAP_FOR_NEWS INT64_C(1000000000)
+#define NAP_WITH_FD INT64_C(1000000000)
 
 struct ac_process {
 	struct ac__forkguard guard;
-	struct ac__door door;	/* owner_end: ours while it lives; -1: detached */
+	struct ac__socket socket;	/* owner_end: ours while it lives; -1: detached */
 	struct ac__lifeline lifeline; /* in the process itself */
 	int pidfd;		/* -1: this system has none */
 	pid_t pid;
 	bool detached;
-	bool stranger;		/* this is the copy of a child that the user forked */
+	bool forked;		/* this is the copy in another child of the starter */
 	pthread_mutex_t lock;	/* of what follows */
 	bool ended;
 	int signal;		/* that killed it, or 0 */
-	int exit_code;		/* -1: it has none, or somebody else took it */
+	int exit_code;		/* -1: killed by a signal, or reaped elsewhere */
 	uint64_t peak_rss;	/* 0: not known */
 };
 
 /* ---- its end ---- */
 
-static bool look_locked(struct ac_process *process)
+static bool reap_locked(struct ac_process *process)
 {
 	uint64_t peak_rss = 0;
 	int status, r;
@@ -65,35 +64,34 @@ static bool look_locked(struct ac_process *process)
 	return true;
 }
 
-static bool has_ended(struct ac_process *process)
+static bool reap(struct ac_process *process)
 {
 	bool ended;
 
 	pthread_mutex_lock(&process->lock);
-	ended = look_locked(process);
+	ended = reap_locked(process);
 	pthread_mutex_unlock(&process->lock);
 	return ended;
 }
 
 /*
- * 0 or -ETIMEDOUT. The news is that a descriptor closes; the status may follow
- * later (the socket closes before the process is dead, or fn closed it, or a
- * debugger sits on it), and a copy of the socket that slipped away may hold
- * the news back: so no sleep is without end.
+ * 0 or -ETIMEDOUT. An event on the descriptor is not the end yet: the socket closes before the
+ * process is dead, fn may have closed it, a debugger may hold the process. And there may be no event
+ * although it has ended: another process may hold a copy of the socket. So no sleep is without end.
  */
 static int wait_end(struct ac_process *process, int64_t deadline)
 {
-	int fd = process->pidfd >= 0 ? process->pidfd : process->door.owner_end;
-	int64_t nap = fd >= 0 ? NAP_FOR_NEWS : NAP_LEAST;
+	int fd = process->pidfd >= 0 ? process->pidfd : process->socket.owner_end;
+	int64_t nap = fd >= 0 ? NAP_WITH_FD : NAP_LEAST;
 
-	while (!has_ended(process)) {
+	while (!reap(process)) {
 		int64_t until = AC__MIN(ac__sys_now() + nap, deadline);
 
 		if (ac__sys_poll(fd, until) == 0) {
 			fd = -1;
 			nap = NAP_LEAST;
 		} else if (ac__sys_now() >= deadline) {
-			return has_ended(process) ? 0 : -ETIMEDOUT;
+			return reap(process) ? 0 : -ETIMEDOUT;
 		} else if (fd < 0) {
 			nap = AC__MIN(nap * 2, NAP_MOST);
 		}
@@ -105,15 +103,15 @@ static int send_signal(struct ac_process *process, int signal)
 {
 	int r = -ESRCH;
 
-	/* Nobody reaps it meanwhile, so that its pid stays its own. */
+	/* No other thread reaps it meanwhile, so that no other process gets its pid. */
 	pthread_mutex_lock(&process->lock);
-	if (!look_locked(process))
+	if (!reap_locked(process))
 		r = ac__sys_kill_child(process->pid, process->pidfd, signal);
 	pthread_mutex_unlock(&process->lock);
 	return r;
 }
 
-/* What can't be killed (it became another user's) is left, not waited for. */
+/* A process that can't be killed (it became another user's) is not waited for. */
 static void end_process(struct ac_process *process)
 {
 	if (send_signal(process, SIGKILL) == 0)
@@ -142,7 +140,7 @@ static void describe_signal(char *text, int signal)
 		snprintf(text, AC_TEXT_SIZE, "killed by signal %d", signal);
 }
 
-/* Of a process that has ended: nothing of this changes any more. */
+/* Of a process that has ended: without the lock, since no field changes any more. */
 static void fill_outcome(const struct ac_process *process,
 			 struct ac_outcome *outcome)
 {
@@ -171,16 +169,16 @@ static void fill_outcome(const struct ac_process *process,
 
 /* ---- descriptors ---- */
 
-/* In a child that is none of ours, before fork returns there. */
+/* In another child of the starter, before fork returns there. */
 static void leave_process(struct ac__forkguard *guard)
 {
 	struct ac_process *process = AC__CONTAINER(guard, struct ac_process, guard);
 
-	ac__forkguard_drop(&process->door.owner_end);
-	ac__forkguard_drop(&process->door.process_end);
+	ac__forkguard_drop(&process->socket.owner_end);
+	ac__forkguard_drop(&process->socket.process_end);
 	ac__forkguard_drop(&process->pidfd);
 	ac__lifeline_drop(&process->lifeline);
-	process->stranger = true;
+	process->forked = true;
 }
 
 static void open_pidfd(struct ac_process *process)
@@ -200,7 +198,7 @@ static struct ac_process *make_process(bool detached)
 	if (!process)
 		return NULL;
 	*process = (struct ac_process){ .guard.left = leave_process,
-					.door = { -1, -1 },
+					.socket = { -1, -1 },
 					.lifeline = { .sock = AC__FD_NONE,
 						      .stop = { AC__FD_NONE,
 								AC__FD_NONE } },
@@ -215,8 +213,8 @@ static struct ac_process *make_process(bool detached)
 
 static void free_process(struct ac_process *process)
 {
-	ac__forkguard_close(&process->door.owner_end);
-	ac__forkguard_close(&process->door.process_end);
+	ac__forkguard_close(&process->socket.owner_end);
+	ac__forkguard_close(&process->socket.process_end);
 	ac__forkguard_close(&process->pidfd);
 	ac__forkguard_remove(&process->guard);
 	pthread_mutex_destroy(&process->lock);
@@ -225,33 +223,33 @@ static void free_process(struct ac_process *process)
 
 /* ---- the process ---- */
 
-/* Wait for the starter's word, then hang on its life. */
-static int pass_door(struct ac_process *process)
+/* Wait until the starter lets it begin, then arm the lifeline. */
+static int await_start(struct ac_process *process)
 {
 	int fd, r;
 	char word;
 
-	ac__forkguard_close(&process->door.owner_end);
-	r = ac__sys_receive(process->door.process_end, &word, 1, &fd, false);
+	ac__forkguard_close(&process->socket.owner_end);
+	r = ac__sys_receive(process->socket.process_end, &word, 1, &fd, false);
 	if (r <= 0)
 		return -EPIPE;
 	if (!process->detached)
 		return ac__lifeline_arm(&process->lifeline);
-	ac__forkguard_close(&process->door.process_end);
+	ac__forkguard_close(&process->socket.process_end);
 	return 0;
 }
 
-/* The guard stays on the list: what fn forks must not hold the lifeline open. */
+/* The guard stays on the list: children of fn must not hold the lifeline open. */
 __attribute__((noreturn)) static void
 be_process(struct ac_process *process, int (*fn)(void *), void *arg,
 	   const char *name)
 {
 	int value;
 
-	/* Not an exit: no code may be taken for what fn returned. */
+	/* Not an exit: any code could be taken for a value of fn. */
 	ac__output_discard();
-	ac__lifeline_init(&process->lifeline, process->door.process_end);
-	if (pass_door(process) < 0) {
+	ac__lifeline_init(&process->lifeline, process->socket.process_end);
+	if (await_start(process) < 0) {
 		raise(SIGKILL);
 		_exit(127);
 	}
@@ -262,20 +260,20 @@ be_process(struct ac_process *process, int (*fn)(void *), void *arg,
 	_exit(value & 255);
 }
 
-static int open_door(struct ac_process *process)
+static int let_begin(struct ac_process *process)
 {
-	int r = ac__sys_send(process->door.owner_end, "", 1, -1);
+	int r = ac__sys_send(process->socket.owner_end, "", 1, -1);
 
 	if (process->detached)
-		ac__forkguard_close(&process->door.owner_end);
-	/* It is dead already: that is what its outcome will say. */
+		ac__forkguard_close(&process->socket.owner_end);
+	/* -EPIPE: it is dead already, as its outcome will say. */
 	return r == -EPIPE ? 0 : r;
 }
 
 static int start_process(struct ac_process *process, int (*fn)(void *),
 			 void *arg, const char *name)
 {
-	int r = ac__door_open(&process->door);
+	int r = ac__socket_open(&process->socket);
 
 	if (r < 0)
 		return r;
@@ -286,9 +284,9 @@ static int start_process(struct ac_process *process, int (*fn)(void *),
 	if (r < 0)
 		return r;
 	process->pid = r;
-	ac__forkguard_close(&process->door.process_end);
+	ac__forkguard_close(&process->socket.process_end);
 	open_pidfd(process);
-	r = open_door(process);
+	r = let_begin(process);
 	if (r < 0)
 		end_process(process);
 	return r;
@@ -331,7 +329,7 @@ int ac_process_join(struct ac_process *process, int64_t timeout_ns,
 
 	if (!process)
 		return -EINVAL;
-	if (process->stranger)
+	if (process->forked)
 		return AC_EFORK;
 	r = wait_end(process, ac__sys_deadline(timeout_ns));
 	if (r == 0 && outcome)
@@ -343,21 +341,21 @@ int ac_process_kill(struct ac_process *process, int signal)
 {
 	if (!process)
 		return -EINVAL;
-	return process->stranger ? AC_EFORK : send_signal(process, signal);
+	return process->forked ? AC_EFORK : send_signal(process, signal);
 }
 
 void ac_process_close(struct ac_process *process)
 {
 	if (!process)
 		return;
-	/* The lock may have been held by a thread that is not in this child. */
-	if (process->stranger) {
+	/* The lock may have been held by a thread that this child does not have. */
+	if (process->forked) {
 		free(process);
 		return;
 	}
-	/* A detached one that runs on is this process's zombie when it ends. */
+	/* A detached one that still runs will be a zombie of this process. */
 	if (process->detached)
-		has_ended(process);
+		reap(process);
 	else
 		end_process(process);
 	free_process(process);

@@ -7,7 +7,7 @@
 
 #include "sys.h"
 
-/* A sparse file costs what is touched; this is merely beyond what any machine holds. */
+/* A sparse file costs only the pages that are touched. No machine has so much memory. */
 #define LARGEST (UINT64_C(1) << 42)
 
 static unsigned segment_of(const struct ac__region *region, uint64_t offset)
@@ -27,7 +27,7 @@ static size_t segment_size(const struct ac__region *region, unsigned k)
 	return k == 0 ? region->base : region->base << (k - 1);
 }
 
-/* Whatever has the number now is not ours to map, to grow or to punch holes into. */
+/* If not, the number is another file's by now, which must not be mapped, grown or punched. */
 static bool has_descriptor(struct ac__region *region)
 {
 	if (ac__fd_is_same(&region->fd))
@@ -94,7 +94,7 @@ static void privatise_segment(struct ac__region *region, unsigned k)
 	atomic_store(&region->segment[k], NULL);
 }
 
-/* In a child that is not to share it. What is not mapped by now never will be. */
+/* In a child that is not to share it. The child can map no further segment. */
 static void make_private(struct ac__forkguard *guard)
 {
 	struct ac__region *region = AC__CONTAINER(guard, struct ac__region, guard);
@@ -104,8 +104,7 @@ static void make_private(struct ac__forkguard *guard)
 	ac__fd_drop(&region->fd);
 }
 
-/* What a child finds here is whole: descriptor and mappings are written down already, or are
- * not there. */
+/* From here on a child finds descriptor and mappings either written down or not there at all. */
 static void prepare(struct ac__region *region, const void *group)
 {
 	*region = (struct ac__region){ .fd = AC__FD_NONE, .guard.left = make_private,
@@ -150,7 +149,7 @@ int ac__region_open(struct ac__region *region, uint64_t base, uint64_t limit,
 
 	prepare(region, group);
 	region->base = ac__power_of_two(AC__MAX(base, ac__sys_page()));
-	/* The limit is for what comes after segment 0. */
+	/* limit does not count segment 0. */
 	if (limit && limit < most - AC__MIN(most, region->base))
 		most = region->base + limit;
 	region->limit = most;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The bytes that processes share: one descriptor, mapped in segments on first
- * use. Places are offsets, never pointers, since every process maps them where it likes.
+ * use. Places are offsets, never pointers, since each process has its own addresses.
  *
  * Segment 0 is [0, base); segment k is [base << (k-1), base << k): which one an
  * offset lies in follows from the offset alone. A block whose size is a power of
@@ -44,7 +44,8 @@ void ac__region_close(struct ac__region *region);
  * first use. */
 int ac__region_reserve(struct ac__region *region, uint64_t offset, uint64_t len);
 
-/* Does the range exist, and can it be touched without a fault? Whatever anybody says of it. */
+/* Does the range exist, and can it be touched without a fault? The kernel is asked, not shared
+ * memory. */
 bool ac__region_holds(const struct ac__region *region, uint64_t offset, uint64_t len);
 /* Give the range's pages back to the system: it reads as zeros then (best effort). */
 void ac__region_punch(struct ac__region *region, uint64_t offset, uint64_t len);

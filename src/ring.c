@@ -98,7 +98,7 @@ static uint64_t ready_word(uint64_t gen)
 	return ac__word_make(AC__TASK_READY, AC__OWNER_SEAT, gen);
 }
 
-/* Anyone may help it on; whoever fails was overtaken by a helper. */
+/* Any process may move it. If the swap fails another one has moved it already. */
 static void move_head(struct ac__board *board, uint64_t seen)
 {
 	atomic_compare_exchange_strong_explicit(&board->shm->head, &seen,
@@ -129,7 +129,7 @@ static uint64_t entry_gen(uint64_t entry)
 	return entry >> ENTRY_GEN_SHIFT;
 }
 
-/* What stands at head, if anything does. Sequentially consistent: see "Waking". */
+/* The entry at head, if there is one. Sequentially consistent: see "Waking". */
 static bool entry_at(struct ac__board *board, uint64_t head, uint64_t *entry)
 {
 	*entry = atomic_load(&board->ring[head & board->ring_mask]); /* R2 */
@@ -150,11 +150,11 @@ static void append(struct ac__board *board, uint32_t task, uint64_t gen)
 	atomic_store(&board->ring[tail & board->ring_mask],
 		     make_entry(board, tail, task, gen)); /* R2 */
 	AC_STEP();
-	/* For those who ask how long the ring is. */
+	/* For ac__ring_length. */
 	atomic_store_explicit(&board->shm->tail, tail + 1, memory_order_relaxed);
 }
 
-/* head is a hint that anybody may have spoilt: the owner believes it only if it
+/* head is a hint that any process may have overwritten: the owner believes it only if it
  * lies within a ring's length of its own tail. */
 static bool fits_tail(const struct ac__board *board, uint64_t head)
 {
@@ -170,11 +170,11 @@ static void set_head(struct ac__board *board, uint64_t head)
 /*
  * Only the owner writes entries. The ring has twice as many places as there are
  * tasks, so a full one holds stale entries (tasks withdrawn): head is moved over
- * those; what is READY at the head goes round to the tail. A head that still leaves
- * no room after a whole round is spoilt, as is one beyond the tail: then the ring
- * is emptied, and the audit enters again what is READY.
+ * those; a READY entry at the head is appended at the tail. A head that still leaves
+ * no free place after a whole round was overwritten, as was one beyond the tail: then the ring
+ * is emptied, and the audit enters all READY tasks again.
  */
-static void make_room(struct ac__board *board)
+static void free_a_place(struct ac__board *board)
 {
 	for (uint32_t n = 0; AC__UNLIKELY(board->own_tail - board->seen_head >
 					  board->ring_mask); n++) {
@@ -195,11 +195,11 @@ static void make_room(struct ac__board *board)
 
 static void enter(struct ac__board *board, uint32_t task, uint64_t gen)
 {
-	make_room(board);
+	free_a_place(board);
 	append(board, task, gen);
 }
 
-/* Takers stop at an entry that is not of its lap: there must be none before the tail. */
+/* Workers stop at an entry that is not of its lap: there must be none before the tail. */
 static bool is_whole(struct ac__board *board, uint64_t head)
 {
 	uint64_t entry;
@@ -251,7 +251,7 @@ uint32_t ac__ring_length(const struct ac__board *board)
 	return tail - head <= board->ring_mask + 1 ? (uint32_t)(tail - head) : 0;
 }
 
-/* Have the line of a task a little ahead on its way while this one runs. */
+/* Fetch the line of a task a little ahead while this one runs. */
 static void prefetch_ahead(struct ac__board *board, uint64_t head)
 {
 	uint64_t entry;
@@ -328,8 +328,8 @@ int ac__done_push(struct ac__board *board, unsigned seat, uint32_t task)
 	AC_STEP();
 	push_done(board, task);
 	AC_STEP();
-	/* B4. A worker that is not to ring now took a task before; whoever takes
-	 * the one that leaves too few will come here after it. */
+	/* B4. Where too many entries are left to ring, a later worker takes the entry that
+	 * leaves few enough. That worker comes here after its task, and rings. */
 	return ac__bell_is_armed(&board->shm->owner_bell) &&
 	       ac__ring_length(board) <=
 		       atomic_load_explicit(&board->shm->ring_below,
@@ -347,11 +347,11 @@ bool ac__ring_condemn(struct ac__board *board, uint32_t task, uint64_t gen,
 
 uint32_t ac__done_empty(struct ac__board *board)
 {
-	/* A look is cheaper than an exchange, and most looks find nothing. */
+	/* A load is cheaper than an exchange, and most find an empty list. */
 	return ac__done_any(board) ? atomic_exchange(&board->shm->done, 0) : 0;
 }
 
-/* ---- who sleeps, who spins ---- */
+/* ---- sleeping and spinning ---- */
 
 static bool wake_seat(struct ac__board *board, unsigned seat)
 {
@@ -369,7 +369,7 @@ static bool wake_one_of(struct ac__board *board, unsigned index)
 		uint64_t one = UINT64_C(1) << bit;
 		unsigned seat = index * 64 + bit;
 
-		/* Who clears the bit rings: two ringers wake two sleepers. */
+		/* The ringer that clears the bit rings this sleeper: two ringers wake two sleepers. */
 		if (atomic_fetch_and(map, ~one) & one &&
 		    seat < board->arena->seat_count && wake_seat(board, seat))
 			return true;
@@ -406,11 +406,11 @@ void ac__ring_hand_on(struct ac__board *board)
 
 bool ac__spinner_enter(struct ac__board *board, unsigned seat)
 {
-	uint32_t nobody = 0;
+	uint32_t none = 0;
 
 	return atomic_load_explicit(&board->shm->spinner,
 				    memory_order_relaxed) == 0 &&
-	       atomic_compare_exchange_strong(&board->shm->spinner, &nobody, seat);
+	       atomic_compare_exchange_strong(&board->shm->spinner, &none, seat);
 }
 
 void ac__spinner_leave(struct ac__board *board, unsigned seat)

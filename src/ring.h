@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The board: what a pool's owner and its workers share to find each other's
- * tasks. A table of tasks, the ready ring, the done list, and the bells'
- * directory (who sleeps, who spins). It is the root of the pool's arena.
+ * tasks. A table of tasks, the ready ring, the done list, and a directory of the
+ * workers that sleep or spin. It is the root of the pool's arena.
  *
- *	task word	who		step
+ *	task word	made by		step
  *	FREE -> READY	owner		publish
  *	READY -> TAKEN	a worker	take
  *	TAKEN -> DONE	its worker	complete
@@ -13,8 +13,8 @@
  *	TAKEN -> CONDEMNED owner	condemn (time limit, cancel): then it kills the worker
  *	TAKEN, CONDEMNED -> FREE owner	after the death of its worker
  *
- * Condemning comes before killing, so that the kill hits exactly that task: a worker that
- * finds its task condemned can't complete it, nor take another.
+ * Condemning comes before killing, so that the kill hits exactly that task: a worker whose
+ * task is condemned can't complete it, nor take another.
  *
  * The words are the truth. Ring and list are hints that speed up finding a word: a
  * task that is READY and in no ring is found by the owner's audit; one that is DONE
@@ -28,13 +28,13 @@
  *	[R4] complete: the list's swap releases the link; the owner's exchange acquires it.
  *	[R5] the spinner's word and the idle map are seq_cst, see "Waking".
  *
- * Waking. A worker that finds nothing may become the one spinner; the others sleep.
- * Who publishes rings nobody while somebody spins: the spinner will see it. So
- * whoever leaves the role looks at the ring once more after having left (seq_cst
- * both): either the publisher saw the role empty and rang, or the leaver sees what
- * was published. And whoever takes a task after having been idle, by whichever way,
- * looks for more and rings the next sleeper: publishers may have counted on it for
- * all of them.
+ * Waking. A worker that finds no task may become the one spinner; the others sleep.
+ * A publisher rings no worker while there is a spinner: the spinner will see the task. So
+ * a worker that leaves the role checks the ring once more afterwards (seq_cst
+ * both): either the publisher saw the role empty and rang, or that worker sees the task
+ * that was published. And a worker that takes a task after having been idle, by spinning or
+ * sleeping, checks for another task and rings the next sleeper: publishers may have relied on
+ * this one worker for all their tasks.
  *
  * Crash table (worker killed after the step)
  *	take	 1 swap READY to TAKEN		the scan finds TAKEN by the dead: failed or retried
@@ -113,8 +113,8 @@ struct ac__board_shm {
 	uint32_t trace;		/* events kept for each seat; 0: none */
 	uint64_t tasks_offset, ring_offset, links_offset, trace_offset; /* from the board */
 	uint32_t recycle;	/* tasks per worker, 0: any number */
-	_Atomic uint32_t closing; /* workers leave when nothing is READY */
-	uint32_t spin_ns;	/* how long to look for work before sleeping; 0: one processor */
+	_Atomic uint32_t closing; /* workers exit once no task is READY */
+	uint32_t spin_ns;	/* how long to poll for work before sleeping; 0: one processor */
 
 	_Atomic uint64_t head AC__ALIGNED(AC__LINE);	/* hint */
 	_Atomic uint64_t tail AC__ALIGNED(AC__LINE);	/* hint, the owner's */
@@ -141,19 +141,19 @@ struct ac__event_shm {
 	_Atomic int64_t start_ns, end_ns;
 };
 
-/* One process's view, with private copies of what places are computed from. */
+/* One process's view, with private copies of all numbers from which addresses are computed. */
 struct ac__board {
 	struct ac__arena *arena;
 	struct ac__board_shm *shm;
 	struct ac__task_shm *tasks;
 	_Atomic uint64_t *ring;
-	/* By task: the next on the done list, index + 1. Apart from the tasks, so that
-	 * the owner can follow the list ahead of their lines, which it then has on their way. */
+	/* By task: the next on the done list, index + 1. Apart from the tasks, so that the owner
+	 * can follow the list ahead and prefetch the lines of the tasks. */
 	_Atomic uint32_t *links;
 	struct ac__event_shm *trace;
 	uint32_t task_count, ring_mask, ring_shift, idle_words, trace_count;
-	/* The owner's: where the ring really ends, and where head was when it last looked:
-	 * looking costs a line's way between cores, and is needed only when the ring seems full. */
+	/* The owner's: where the ring really ends, and where head was when the owner last read it.
+	 * Reading it moves a cache line between cores, and is needed only when the ring seems full. */
 	uint64_t own_tail, seen_head;
 };
 
@@ -179,21 +179,21 @@ uint64_t ac__board_size(const struct ac__board_plan *plan, uint32_t seats);
 /* On the arena's root, which is zeros. */
 void ac__board_init(struct ac__board *board, struct ac__arena *arena,
 		    const struct ac__board_plan *plan);
-/* Another process's: AC_EVERSION if it does not fit its arena. */
+/* A board that another process made. AC_EVERSION: it does not fit its arena. */
 int ac__board_attach(struct ac__board *board, struct ac__arena *arena);
 
 /* ---- the owner's side ---- */
 
-/* FREE to READY for a task whose fields are written, and into the ring. Rings nobody. */
+/* FREE to READY for a task whose fields are written, and into the ring. Rings no worker. */
 void ac__ring_publish(struct ac__board *board, uint32_t task, uint64_t gen);
 /* READY to FREE: false if a worker was faster. */
 bool ac__ring_withdraw(struct ac__board *board, uint32_t task, uint64_t gen);
 /* Entries between head and tail, stale ones too: about how many are READY. */
 uint32_t ac__ring_length(const struct ac__board *board);
-/* The audit: put the ring right. True: it is empty (now), and a task that is READY must
- * be entered again. */
+/* The audit: repair the ring. True: it is empty (now), and each READY task must be entered
+ * again. */
 bool ac__ring_repair(struct ac__board *board);
-/* Enter again a task that is READY (harmless when it is there already). */
+/* Enter a READY task again (harmless when it is in the ring already). */
 void ac__ring_republish(struct ac__board *board, uint32_t task, uint64_t gen);
 /* TAKEN by seat to CONDEMNED: false if it has just been completed. */
 bool ac__ring_condemn(struct ac__board *board, uint32_t task, uint64_t gen, unsigned seat);
@@ -208,7 +208,7 @@ static inline bool ac__done_any(const struct ac__board *board)
 {
 	return atomic_load(&board->shm->done) != 0;
 }
-/* A line that is about to be written, on its way before it is needed. */
+/* Have a line that is about to be written come to this core. */
 static inline void ac__prefetch_to_write(const void *line)
 {
 #if defined(__x86_64__)
@@ -219,9 +219,9 @@ static inline void ac__prefetch_to_write(const void *line)
 	__builtin_prefetch(line, 1);
 #endif
 }
-/* Wake one sleeping worker unless somebody spins: after a publish. */
+/* Wake one sleeping worker unless another one spins: after a publish. */
 void ac__ring_wake(struct ac__board *board);
-/* Wake everybody who sleeps: after a death, or to close. */
+/* Wake all sleeping workers: after a death, or to close. */
 void ac__ring_wake_all(struct ac__board *board);
 /* The seat's process is gone: take it out of the directory. */
 void ac__ring_forget_seat(struct ac__board *board, unsigned seat);
@@ -230,20 +230,20 @@ void ac__ring_forget_seat(struct ac__board *board, unsigned seat);
 
 /* READY to TAKEN: a task's index, or -1. */
 int64_t ac__ring_take(struct ac__board *board, unsigned seat);
-/* Is anything there to take? Moves head over what is stale. */
+/* Is there a task to take? Moves head over stale entries. */
 bool ac__ring_any(struct ac__board *board);
 /* TAKEN to DONE, onto the list: 1 when the owner sleeps and is to be rung (its bell is claimed),
- * 0 when not, -1 when the task was condemned: the worker must leave. */
+ * 0 when not, -1 when the task was condemned: the worker must exit. */
 int ac__done_push(struct ac__board *board, unsigned seat, uint32_t task);
 
-/* Become the one who spins: false if somebody is. */
+/* Become the spinner. False: there is one. */
 bool ac__spinner_enter(struct ac__board *board, unsigned seat);
 void ac__spinner_leave(struct ac__board *board, unsigned seat);
-/* With a task in hand after having been idle: if there is more, wake the next. */
+/* After taking a task at the end of an idle time: if there is another one, wake the next worker. */
 void ac__ring_hand_on(struct ac__board *board);
 
-/* Announce sleep: bell and idle map. False, and awake again: there is work, or it is
- * time to leave. */
+/* Announce sleep: bell and idle map. False, and awake again: there is work, or the pool is
+ * closing. */
 bool ac__idle_enter(struct ac__board *board, unsigned seat);
 void ac__idle_leave(struct ac__board *board, unsigned seat);
 

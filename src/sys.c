@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The only door to the kernel: Linux's calls behind plain functions that
- * return -errno, each with its slow way where a system may lack the fast one.
+ * The kernel's calls behind plain functions that return -errno, each with a slow way where
+ * a system may lack the fast one.
  */
 #define _GNU_SOURCE
 #include "sys.h"
@@ -357,7 +357,7 @@ int ac__sys_receive(int sock, void *data, size_t len, int *fd, bool nowait)
 		*fd = -1;
 		return (int)r;
 	}
-	/* An empty packet is not the end, nor is a longer one what was asked for. */
+	/* An empty packet is not the end, and a longer one is of another layout. */
 	if ((r == 0 && *fd >= 0) || (message.msg_flags & MSG_TRUNC)) {
 		ac__sys_close(*fd);
 		*fd = -1;

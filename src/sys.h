@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The only door to the kernel. Everything returns 0 or more for success and
+ * The only place that calls the kernel. Everything returns 0 or more for success and
  * -errno for failure. What a system may lack (memfd, pidfd) is tried at run
  * time, never assumed from a version: EPERM, ENOSYS and EINVAL all mean "not here".
  *
@@ -37,8 +37,8 @@ void ac__fault_disarm(void);
 /* Calls of that kind since the last arm or disarm. */
 unsigned ac__fault_calls(enum ac__sys_call call);
 
-/* Stands between two steps of the protocol, where a test may yield, die or write; set
- * before there are threads. Nothing in the real library. */
+/* Stands between two steps of the protocol, where a test may yield, die or write. Tests set
+ * the hook before they start threads. The real library has nothing here. */
 extern void (*ac__step_hook)(void);
 #define AC_STEP()                          \
 	do {                               \
@@ -51,7 +51,7 @@ extern void (*ac__step_hook)(void);
 
 /* ---- time, processors ---- */
 int64_t ac__sys_now(void); /* CLOCK_MONOTONIC, ns */
-/* The same as of the clock's last tick, some milliseconds ago, for a fraction of the cost. */
+/* The time of the clock's last tick, some milliseconds ago, for a fraction of the cost. */
 int64_t ac__sys_now_coarse(void);
 /* The absolute end of a relative limit: INT64_MAX for none. */
 int64_t ac__sys_deadline(int64_t timeout_ns);
@@ -75,7 +75,7 @@ int ac__sys_stat(int fd, struct ac__sys_file *file);
 /* The most bytes that a file of ours may have: RLIMIT_FSIZE. */
 uint64_t ac__sys_file_limit(void);
 int ac__sys_map(void **address, int fd, uint64_t offset, size_t len);
-/* Put a private copy-on-write view in place of the shared one. */
+/* Put a private copy-on-write mapping in place of the shared one. */
 int ac__sys_map_private(void *address, int fd, uint64_t offset, size_t len);
 void ac__sys_unmap(void *address, size_t len);
 /* Give pages back to the system; the range then reads as zeros (best effort). */
@@ -83,9 +83,8 @@ void ac__sys_punch(int fd, uint64_t offset, uint64_t len);
 size_t ac__sys_page(void);
 /*
  * Give back the pages of this process's large anonymous mappings, but for those
- * that hold one of keep (ends with NULL), the stack or the thread: what was there
- * reads as zeros. For a process that will only exit: done while it waits, its end
- * takes less.
+ * that hold one of keep (ends with NULL), the stack or the thread: all others then
+ * read as zeros. For a process that will only exit, and waits: its exit takes less time then.
  */
 void ac__sys_shed(const void *const *keep);
 
@@ -96,7 +95,7 @@ void ac__sys_futex_wake(_Atomic uint32_t *word, int n);
 
 /* A pipe, fd[0] to read from, that never blocks. */
 int ac__sys_pipe(int fd[2]);
-/* A full pipe is readable as it is, and one that nobody can read any more raises no SIGPIPE. */
+/* A full pipe is readable as it is, and one without a reader raises no SIGPIPE. */
 void ac__sys_write_byte(int fd);
 void ac__sys_drain(int fd);
 
@@ -105,7 +104,7 @@ int ac__sys_epoll(void);
 /* Watch fd for input (or only its end, with hangup_only); events carry tag. */
 int ac__sys_epoll_add(int epoll, int fd, uint64_t tag, bool hangup_only);
 void ac__sys_epoll_remove(int epoll, int fd);
-/* Tags of what is due, at most n. 0 at the deadline or earlier, -EINTR. */
+/* Tags of descriptors with events, at most n. 0 at the deadline or earlier, -EINTR. */
 int ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline);
 int ac__sys_timerfd(void);
 void ac__sys_timerfd_set(int fd, int64_t deadline); /* INT64_MAX: never */
@@ -125,9 +124,9 @@ int ac__sys_socketpair(int fd[2]);
 int ac__sys_send(int sock, const void *data, size_t len, int fd);
 /* One packet: its length, 0 at the end; *fd is -1 when none came. Blocks unless nowait. */
 int ac__sys_receive(int sock, void *data, size_t len, int *fd, bool nowait);
-/* The peer sees the end, whoever else may hold a copy of sock. */
+/* The peer sees the end, also where another process holds a copy of sock. */
 void ac__sys_shutdown(int sock);
-/* The same, and its own end is still seen here. */
+/* The same, and the peer's end is still seen here. */
 void ac__sys_end_sending(int sock);
 /* 0 (an event), -ETIMEDOUT, -EINTR: until input or the end of fd. */
 int ac__sys_poll(int fd, int64_t deadline);
@@ -136,12 +135,12 @@ int ac__sys_poll_two(int first, int second, int64_t deadline);
 
 /* ---- processes ---- */
 pid_t ac__sys_fork(void);
-/* A descriptor that is readable when the process has died, or -errno. */
+/* A descriptor that is readable once the process has died, or -errno. */
 int ac__sys_pidfd(pid_t pid);
 int ac__sys_pidfd_kill(int pidfd, int signal);
 /*
  * How a child ended: 1, *status as of waitpid and *peak_rss (the most memory that it had resident,
- * in bytes; 0: not known); 0: it still runs; -ECHILD: it is no child, or somebody else reaped it.
+ * in bytes; 0: not known); 0: it still runs; -ECHILD: it is no child, or was reaped elsewhere.
  * pidfd is the child's, or -1: then its pid must not have been reaped, or may be another child's.
  * Neither blocks. After a peek the child is still to be reaped.
  */

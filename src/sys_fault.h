@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For the files that call the kernel: where a test may make a call fail, and -errno for -1.
+ * For the files that call the kernel: a place where a test can make a call fail, and -errno for
+ * -1.
  */
 #ifndef AC__SYS_FAULT_H
 #define AC__SYS_FAULT_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The door to the kernel where memory is: files that only exist in it, mappings, pages
- * given back.
+ * The kernel's calls for memory: files that only exist in memory, mappings, pages given
+ * back.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -53,7 +53,7 @@ static int seal_file(int fd)
 			     F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
 }
 
-/* Some kernels have memfd_create only half: all three steps must work. */
+/* Some kernels have memfd_create without sealing: all three steps must work. */
 static int sealed_memfd(uint64_t size)
 {
 	int fd = open_memfd();
@@ -118,7 +118,7 @@ int ac__sys_preallocate(int fd, uint64_t offset, uint64_t len)
 	/* Growing beyond the limit would raise SIGXFSZ. */
 	if (offset + len > ac__sys_file_limit())
 		return -EFBIG;
-	do /* some kernels' tmpfs gives up when a signal comes */
+	do /* some kernels' tmpfs gives up when a signal arrives */
 		r = posix_fallocate(fd, (off_t)offset, (off_t)len);
 	while (r == EINTR);
 	return -r;
@@ -169,7 +169,7 @@ int ac__sys_map_private(void *address, int fd, uint64_t offset, size_t len)
 
 	if (p == MAP_FAILED)
 		return -errno;
-	madvise(p, len, MADV_DONTDUMP); /* a new mapping knows nothing of the old one's */
+	madvise(p, len, MADV_DONTDUMP); /* a new mapping does not inherit it */
 	return 0;
 }
 
@@ -190,8 +190,8 @@ size_t ac__sys_page(void)
 }
 
 #define SHED_FROM (UINT64_C(4) << 20)
-#define SANITIZER_FROM (UINT64_C(1) << 40) /* its shadow, which comes before what it shadows */
-#define LARGE_PROCESS_KB 65536 /* below this, looking costs more than it saves */
+#define SANITIZER_FROM (UINT64_C(1) << 40) /* its shadow, which comes before the memory it is for */
+#define LARGE_PROCESS_KB 65536 /* below this, reading the maps costs more than it saves */
 
 static bool holds_any(uintptr_t start, uintptr_t end, const void *const *keep)
 {

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "door.h"
+#include "socket.h"
 #include "output.h"
 #include "sys.h"
 #include "worker.h"
@@ -260,8 +260,8 @@ be_template(const struct ac__template_plan *plan, struct ac__template *template,
 
 	ac__output_discard();
 	room->plan = plan;
-	room->sock = template->door.process_end;
-	template->door.process_end = -1;
+	room->sock = template->socket.process_end;
+	template->socket.process_end = -1;
 	sigaction(SIGCHLD, &note, &room->user_chld);
 	plan->let_go(plan->let_go_arg);
 	snprintf(name, sizeof name, "%.14s*", plan->name);
@@ -294,7 +294,7 @@ int ac__template_open(struct ac__template *template,
 	room.children = ac__sys_calloc(room.seats, sizeof *room.children);
 	if (!room.children)
 		return -ENOMEM;
-	r = ac__door_open(&template->door);
+	r = ac__socket_open(&template->socket);
 	if (r < 0)
 		goto err_children;
 	ac__output_try_flush();
@@ -303,12 +303,12 @@ int ac__template_open(struct ac__template *template,
 	if (r == 0)
 		be_template(plan, template, &room);
 	pthread_sigmask(SIG_SETMASK, &room.user_mask, NULL);
-	ac__forkguard_close(&template->door.process_end);
+	ac__forkguard_close(&template->socket.process_end);
 	if (r > 0) {
 		template->pid = r;
 		r = 0;
 	} else {
-		ac__forkguard_close(&template->door.owner_end);
+		ac__forkguard_close(&template->socket.owner_end);
 	}
 err_children:
 	free(room.children);
@@ -320,9 +320,9 @@ static int send_order(struct ac__template *template, enum order_kind kind,
 {
 	struct order order = { .kind = kind, .seat = seat };
 
-	if (template->door.owner_end < 0)
+	if (template->socket.owner_end < 0)
 		return -EPIPE;
-	return ac__sys_send(template->door.owner_end, &order, sizeof order, fd);
+	return ac__sys_send(template->socket.owner_end, &order, sizeof order, fd);
 }
 
 int ac__template_start(struct ac__template *template, unsigned seat, int process_end)
@@ -339,9 +339,9 @@ int ac__template_next(struct ac__template *template, struct ac__template_event *
 {
 	int fd, r;
 
-	if (template->door.owner_end < 0)
+	if (template->socket.owner_end < 0)
 		return -EPIPE;
-	r = ac__sys_receive(template->door.owner_end, event, sizeof *event, &fd, true);
+	r = ac__sys_receive(template->socket.owner_end, event, sizeof *event, &fd, true);
 	ac__sys_close(fd);
 	if (r == -EAGAIN)
 		return 0;
@@ -350,7 +350,7 @@ int ac__template_next(struct ac__template *template, struct ac__template_event *
 
 void ac__template_kill(struct ac__template *template)
 {
-	if (template->door.owner_end >= 0)
+	if (template->socket.owner_end >= 0)
 		kill(template->pid, SIGKILL);
 }
 
@@ -359,10 +359,10 @@ bool ac__template_close(struct ac__template *template)
 	int status = 0;
 	pid_t pid;
 
-	if (template->door.owner_end < 0)
+	if (template->socket.owner_end < 0)
 		return false;
-	ac__sys_shutdown(template->door.owner_end);
-	ac__forkguard_close(&template->door.owner_end);
+	ac__sys_shutdown(template->socket.owner_end);
+	ac__forkguard_close(&template->socket.owner_end);
 	do
 		pid = waitpid(template->pid, &status, 0);
 	while (pid < 0 && errno == EINTR);

@@ -9,7 +9,7 @@
 #ifndef AC__TEMPLATE_H
 #define AC__TEMPLATE_H
 
-#include "door.h"
+#include "socket.h"
 #include "forkguard.h"
 #include "ring.h"
 
@@ -26,7 +26,7 @@ struct ac__template_plan {
 };
 
 struct ac__template {
-	struct ac__door door;	/* ours is the owner's end */
+	struct ac__socket socket;	/* ours is the owner's end */
 	pid_t pid;
 };
 
@@ -39,7 +39,7 @@ struct ac__template_event {
 
 int ac__template_open(struct ac__template *template,
 		      const struct ac__template_plan *plan);
-/* Start a worker for seat with its end of a door. Its death, or that it could not
+/* Start a worker for seat with its end of a private socket. Its death, or that it could not
  * be started, comes as an event. */
 int ac__template_start(struct ac__template *template, unsigned seat, int process_end);
 /* The workers were told to leave: it goes with the last (-EPIPE from next), and reports no more. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One word, one holder: the 64 bits that say of a shared thing which state it
- * is in, who holds it, and whose turn it is. Every step from state to state
+ * is in, which process or task holds it, and how often it was free before. Every step from state to state
  * is one compare-and-swap that expects exactly the word that was seen.
  *
  *	63            24 23        4 3     0
@@ -52,8 +52,8 @@ static inline uint64_t ac__word_gen(uint64_t word)
 }
 
 /*
- * The one step. Sequentially consistent: a word's step often stands before a
- * look at a bell, and on the machines we know the swap is a full barrier anyway.
+ * The one step. Sequentially consistent: after a word's step a bell is often
+ * read, and on the machines we know the swap is a full barrier anyway.
  */
 static inline bool ac__word_swap(ac__word *word, uint64_t seen, uint64_t next)
 {

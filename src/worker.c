@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The worker's loop: take, or spin a little, or sleep; run; hand back. Every
- * step that others must be able to take over is in ring.c with its crash table.
+ * The worker's loop: take a task, or spin a little, or sleep; run; complete. The steps that
+ * survive a worker's death are in ring.c, with their crash table.
  */
 #include "worker.h"
 
@@ -11,10 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "door.h"
+#include "socket.h"
 #include "output.h"
 
-#define LOOKS_PER_CLOCK 12
+#define POLLS_PER_CLOCK 12
 /* Free memory beyond this goes back to the system when the pool has been idle for a second. */
 #define KEEP_FREE (UINT64_C(64) << 20)
 #define TRIM_AFTER_NS INT64_C(1000000000)
@@ -35,7 +35,7 @@ static void leave_in_child(struct ac__forkguard *guard)
 	ac__forkguard_drop(&worker->bell_fd);
 }
 
-/* ---- sitting down ---- */
+/* ---- taking a seat ---- */
 
 static int take_seat(struct ac_worker *worker)
 {
@@ -52,7 +52,7 @@ static int take_seat(struct ac_worker *worker)
 	return 0;
 }
 
-/* What a child of this process is to give up is known from here on. */
+/* From here on a child of this process gives up the descriptors. */
 static void prepare(struct ac_worker *worker, int lifeline)
 {
 	ac__lifeline_init(&worker->lifeline, lifeline);
@@ -80,7 +80,7 @@ int ac__worker_sit(struct ac_worker *worker, const struct ac__board *board,
 	return r;
 }
 
-/* With what came through the door. */
+/* With the descriptors that came through the socket. */
 static int sit_down(struct ac_worker *worker)
 {
 	int r;
@@ -120,7 +120,7 @@ int ac_worker_open(struct ac_worker **out, int fd)
 	}
 	worker->adopted = true;
 	prepare(worker, fd);
-	r = ac__door_enter(fd, &worker->seat, &worker->region_fd, &worker->bell_fd);
+	r = ac__socket_enter(fd, &worker->seat, &worker->region_fd, &worker->bell_fd);
 	if (r == 0)
 		r = sit_down(worker);
 	if (r == 0) {
@@ -204,8 +204,8 @@ static bool is_closing(struct ac_worker *worker)
 
 /*
  * A task may have closed descriptors that are not its own, and their numbers may stand for
- * something else by now. Then the worker is of no more use. Asked before it sleeps, when it has rung
- * (or not), and where the region could not be mapped: not for each task.
+ * something else by now. Then the worker can't go on. It checks before it sleeps; the bell when it
+ * rings; the region when a part must be mapped: not for each task.
  */
 static bool is_stranded(struct ac_worker *worker)
 {
@@ -213,7 +213,7 @@ static bool is_stranded(struct ac_worker *worker)
 	       !ac__fd_is_same(&worker->board.arena->region.fd);
 }
 
-/* Others that have something to run get the core between looks. */
+/* Other processes get the core between polls. */
 static int64_t spin(struct ac_worker *worker)
 {
 	struct ac__board *board = &worker->board;
@@ -223,8 +223,8 @@ static int64_t spin(struct ac_worker *worker)
 		return -1;
 	end = ac__sys_now() + board->shm->spin_ns;
 	do {
-		for (int i = 0; task < 0 && i < LOOKS_PER_CLOCK; i++) {
-			/* Each look takes the ring's lines from who writes them. */
+		for (int i = 0; task < 0 && i < POLLS_PER_CLOCK; i++) {
+			/* Each poll takes the ring's lines from the processes that write them. */
 			ac__relax();
 			ac__relax();
 			task = ac__ring_take(board, worker->seat);
@@ -237,7 +237,7 @@ static int64_t spin(struct ac_worker *worker)
 	return task;
 }
 
-/* Once after the pool fell idle, and only if there is something to give back. */
+/* Once after the pool fell idle, and only if there is memory to give back. */
 static int64_t trim_time(struct ac_worker *worker)
 {
 	if (ac__block_bytes(worker->board.arena) <= KEEP_FREE)
@@ -252,7 +252,7 @@ static int sleep_until_rung(struct ac_worker *worker)
 	int r;
 
 	if (!worker->adopted)
-		ac__output_try_flush(); /* what tasks printed is seen while the pool is idle */
+		ac__output_try_flush(); /* tasks' output is seen while the pool is idle */
 	if (!ac__idle_enter(board, worker->seat))
 		return 0;
 	r = ac__bell_sleep(&row_of(worker)->bell, deadline);
@@ -264,19 +264,19 @@ static int sleep_until_rung(struct ac_worker *worker)
 	return r;
 }
 
-/* A task's index, by whichever way; -1: leave, or, with *interrupted -EINTR, a signal
- * handler ran. */
+/* A task's index, taken at once, after spinning or after sleeping. -1: exit, or, with *interrupted
+ * -EINTR, a signal handler ran. */
 static int64_t find_task(struct ac_worker *worker, int *interrupted)
 {
 	for (;;) {
-		/* In this order: work published before closing is not left behind. */
+		/* In this order: a task that was published before closing is not left behind. */
 		bool closing = is_closing(worker);
 		int64_t task = ac__ring_take(&worker->board, worker->seat);
 
 		AC_STEP();
 		if (task >= 0 || closing)
 			return task;
-		/* Only what ends a busy time is likely to be followed at once. */
+		/* Only after a busy time is the next task likely to come at once. */
 		if (!worker->idle) {
 			count_busy(worker, false);
 			task = spin(worker);
@@ -292,8 +292,8 @@ static int64_t find_task(struct ac_worker *worker, int *interrupted)
 	}
 }
 
-/* Whoever published while this one was looking, or waking, may have rung nobody for its
- * sake: a task that ends an idle time is reason to look for more. */
+/* While this worker was spinning or waking, publishers may have rung no other worker: after an
+ * idle time it wakes the next one if there are more tasks. */
 static int64_t await_task(struct ac_worker *worker, int *interrupted)
 {
 	int64_t task = find_task(worker, interrupted);
@@ -341,7 +341,7 @@ static void complete(struct ac_worker *worker, struct ac_call *call)
 	int r = ac__done_push(&worker->board, worker->seat, call->index);
 
 	AC_STEP();
-	/* Not before: the audit takes it for a task that the list has lost. */
+	/* Not before the push: the audit would take the task for one that the list has lost. */
 	atomic_store_explicit(&row_of(worker)->task, 0, memory_order_release);
 	if (r > 0)
 		worker->stranded = !ac__fd_ring(&worker->owner_bell);
@@ -381,7 +381,8 @@ int ac_worker_take(struct ac_worker *worker, struct ac_call **call)
 			*call = &worker->call;
 			return 1;
 		}
-		/* It is the last task's doing: this one fails with its worker, and may be retried. */
+		/* An earlier task closed the region: this one fails by its worker's end, and may be
+		 * retried. */
 		if (has_to_leave(worker)) {
 			atomic_store(&row_of(worker)->leaving, 1);
 			return 0;
@@ -406,7 +407,7 @@ static uint32_t items_of(const struct ac__task_shm *task)
 
 	if (task->kind != AC__KIND_CHUNK)
 		return 1;
-	return task->status ? ended + 1 : ended; /* the one that failed counts too */
+	return task->status ? ended + 1 : ended; /* the failed item counts too */
 }
 
 static void record_event(struct ac_worker *worker, const struct ac_call *call)
@@ -426,7 +427,7 @@ static void record_event(struct ac_worker *worker, const struct ac_call *call)
 
 void ac_worker_done(struct ac_worker *worker, struct ac_call *call, int value)
 {
-	/* A child that the task forked came back from it: it is nobody. */
+	/* A child that the task forked has returned from the task: it is no worker. */
 	if (!worker || !call || worker->forked)
 		return;
 	ac__call_end(call, value);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A worker's side: sitting down, waiting for tasks, running them, handing them
- * back. One thread per worker. Knows the board, nothing of the owner's books.
+ * A worker's side: taking its seat, waiting for tasks, running them, completing
+ * them. One thread per worker. It knows the board, and nothing of the owner's private records.
  */
 #ifndef AC__WORKER_H
 #define AC__WORKER_H
@@ -44,27 +44,27 @@ struct ac_worker {
 	int region_fd, bell_fd;		/* of an adopted process, as they came; else -1 */
 	bool adopted;			/* it was not forked by the template */
 	bool attached;			/* it mapped the arena itself */
-	bool forked;			/* this is a child of the worker: nobody */
+	bool forked;			/* this is a child that a task forked: not a worker */
 	bool stranded;			/* user code has closed a descriptor that it needs */
-	bool condemned;			/* it is being killed for a task's sake */
+	bool condemned;			/* its task was: the owner is killing it */
 	bool idle;
 	uint32_t left;			/* tasks until it is recycled; unused when not */
 	struct ac__forkguard guard;
 	struct ac_call call;
 };
 
-/* A forked worker sits down: board is the view that it inherited. */
+/* A forked worker takes its seat: board is the view that it inherited. */
 int ac__worker_sit(struct ac_worker *worker, const struct ac__board *board,
 		   unsigned seat, int lifeline, const struct ac__fd *owner_bell,
 		   const char *name);
 /* Say READY or REFUSED. */
 void ac__worker_announce(struct ac_worker *worker, int status, const char *text);
-/* Take and run until told to leave. */
+/* Take and run tasks until it is time to exit. */
 void ac__worker_serve(struct ac_worker *worker);
 
 /* Prepare the call of a task just taken: 0, or -ENOMEM when its argument can't be mapped. */
 int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t index);
-/* Write down how it ended, all but the word. */
+/* Write down how the task ended, all but the word. */
 void ac__call_end(struct ac_call *call, int value);
 
 #endif

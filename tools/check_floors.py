@@ -15,7 +15,7 @@ FLOORS = [
     (1, ["err", "opts", "output", "sys sys_memory sys_fault"]),
     (2, ["forkguard", "bell", "ending"]),
     (3, ["cgroup cpus", "fd"]),
-    (4, ["region", "door", "lifeline"]),
+    (4, ["region", "socket", "lifeline"]),
     (5, ["arena seat", "process"]),
     (6, ["block", "ring"]),
     (7, ["worker call"]),

@@ -203,7 +203,7 @@ static void hear_of_death(void)
 
 	if (n++ % 2 || plan->birth == VICTIM_ADOPTED)
 		return;
-	CHECK_EQ(ac__sys_poll(pool->template.door.owner_end,
+	CHECK_EQ(ac__sys_poll(pool->template.socket.owner_end,
 			      ac__sys_deadline(HANG_NS)), 0);
 	ac__crew_attend(pool, AC__TAG_TEMPLATE);
 }

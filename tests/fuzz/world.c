@@ -525,7 +525,7 @@ int __wrap_ac__sys_thread(pthread_t *thread, void *(*start)(void *), void *arg)
 	return -EAGAIN;
 }
 
-int64_t __wrap_ac__cgroup_memory_room(const char *root)
+int64_t __wrap_ac__cgroup_memory_free(const char *root)
 {
 	(void)root;
 	return INT64_MAX;

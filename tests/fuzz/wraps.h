@@ -12,7 +12,7 @@ int64_t __wrap_ac__sys_deadline(int64_t timeout_ns);
 void __wrap_ac__sys_yield(void);
 void __wrap_ac__sys_timerfd_set(int fd, int64_t deadline);
 int __wrap_ac__sys_thread(pthread_t *thread, void *(*start)(void *), void *arg);
-int64_t __wrap_ac__cgroup_memory_room(const char *root);
+int64_t __wrap_ac__cgroup_memory_free(const char *root);
 int __wrap_ac_cpus(int leave);
 int __real_ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline);
 int __wrap_ac__sys_epoll_wait(int epoll, uint64_t *tags, int n, int64_t deadline);

@@ -107,7 +107,7 @@ static void test_cpus_reads_recorded_trees(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof trees / sizeof *trees; i++) {
 		double cpus = ac__cgroup_cpus(trees[i].root);
-		int64_t room = ac__cgroup_memory_room(trees[i].root);
+		int64_t room = ac__cgroup_memory_free(trees[i].root);
 		int count = ac__cpus_count(trees[i].root, 0);
 
 		if (cpus != trees[i].cpus || room != trees[i].room ||
@@ -208,7 +208,7 @@ static void test_cpus_takes_no_neighbour_for_a_parent(void **state)
 static int64_t room_with_stat(const char *stat)
 {
 	write_file("sys/fs/cgroup/memory.stat", stat);
-	return ac__cgroup_memory_room(made);
+	return ac__cgroup_memory_free(made);
 }
 
 static void test_cpus_room_with_cached_files_is_within_the_limit(void **state)
@@ -269,7 +269,7 @@ static void test_cpus_survives_overlong_paths(void **state)
 		   "30 23 0:26 / %s rw - cgroup2 cgroup2 rw\n", path);
 	assert_true(ac__cgroup_cpus(made) <= 0);
 	assert_true(ac__cgroup_cpus(path) <= 0);
-	assert_true(ac__cgroup_memory_room(path) == INT64_MAX);
+	assert_true(ac__cgroup_memory_free(path) == INT64_MAX);
 
 	/* Every length around the limit. */
 	for (size_t len = PATH_MAX - 100; len < PATH_MAX + 10; len++) {
@@ -348,7 +348,7 @@ static void test_cpus_of_this_system_are_at_least_one(void **state)
 	machine.processors = 0;
 	assert_in_range(ac_cpus(0), 1, sysconf(_SC_NPROCESSORS_CONF));
 	assert_int_equal(ac_cpus(INT_MAX), 1);
-	assert_true(ac__cgroup_memory_room("") >= 0);
+	assert_true(ac__cgroup_memory_free("") >= 0);
 }
 
 /* ---- the user's wishes ---- */

@@ -561,7 +561,7 @@ static int open_many_and_die(void *arg)
 	return 1;
 }
 
-/* No pool's processes may hold the doors of another, whose owner then seems to live. */
+/* No pool's processes may hold the sockets of another, whose owner then seems to live. */
 static void test_fork_pools_opened_at_once_end_with_their_owner(void **state)
 {
 	pid_t *pids = share(2 * OPENERS * sizeof *pids);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The door to the kernel: the plan that makes calls fail, time, memory, sleeping and waking. */
+/* Calls of the kernel: the plan that makes calls fail, time, memory, sleeping and waking. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

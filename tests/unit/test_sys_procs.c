@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The door to the kernel: descriptors, what is sent through sockets, processes and their lifelines. */
+/* Calls of the kernel: descriptors, what is sent through sockets, processes and their lifelines. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
  * The whole engine with threads in the seats, so that the thread sanitizer sees both
  * sides, and with yields, naps and deaths at the protocol's steps (AC_STEP), so that it sees
  * orders that seldom come by themselves. A seat's thread that dies ends at a step, whatever it
- * had in hand, and its end of the door is closed by no hand of its own, as the kernel would.
+ * had in hand, and its end of the socket is closed by no hand of its own, as the kernel would.
  *
  * ALLCORES_TEST_SEED repeats what is random, but not the scheduler; ALLCORES_SOAK_SECONDS
  * is how long each case goes on.
@@ -23,7 +23,7 @@
 #define RETRIES 100 /* nothing dies so often */
 
 struct seat {
-	int door, bell, lifeline;
+	int socket, bell, lifeline;
 	struct ac__fd owner_bell;
 	bool sits;
 	struct ac_worker worker;
@@ -76,7 +76,7 @@ static void yield_at_step(void)
 
 /* ---- threads in the seats ---- */
 
-/* However it ends. The door comes last: then the owner may do with the seat what it will. */
+/* However it ends. The socket comes last: then the owner may use the seat again. */
 static void leave_seat(void *arg)
 {
 	struct seat *seat = arg;
@@ -87,7 +87,7 @@ static void leave_seat(void *arg)
 	ac__sys_close(seat->lifeline);
 	ac__sys_close(seat->bell);
 	atomic_fetch_add_explicit(&all.ends, 1, memory_order_release);
-	ac__sys_close(seat->door);
+	ac__sys_close(seat->socket);
 	free(seat);
 	atomic_fetch_sub(&all.living, 1);
 }
@@ -99,7 +99,7 @@ static void serve(struct seat *seat)
 	unsigned number;
 	int region = -1;
 
-	if (ac__door_enter(seat->door, &number, &region, &seat->bell) < 0)
+	if (ac__socket_enter(seat->socket, &number, &region, &seat->bell) < 0)
 		return;
 	seat->owner_bell = ac__fd_of(seat->bell);
 	/* The owner's own mapping instead, or the sanitizer would take it for other memory. */
@@ -137,7 +137,7 @@ static pid_t start_seat(void *arg, unsigned number, int fd)
 	(void)number;
 	if (!seat)
 		return -ENOMEM;
-	*seat = (struct seat){ .door = dup(fd), .bell = -1, .lifeline = -1 };
+	*seat = (struct seat){ .socket = dup(fd), .bell = -1, .lifeline = -1 };
 	all.living++;
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Invitations through a private socket: see the header. */
-#include "door.h"
+/* Invitations through the private socket: see the header. */
+#include "socket.h"
 
 #include <errno.h>
 
@@ -14,7 +14,7 @@ struct invitation {
 	uint32_t seat;
 };
 
-int ac__door_open(struct ac__door *door)
+int ac__socket_open(struct ac__socket *socket)
 {
 	int fd[2];
 	int r;
@@ -22,15 +22,15 @@ int ac__door_open(struct ac__door *door)
 	ac__forkguard_lock();
 	r = ac__sys_socketpair(fd);
 	if (r == 0) {
-		door->owner_end = fd[0];
-		door->process_end = fd[1];
+		socket->owner_end = fd[0];
+		socket->process_end = fd[1];
 	}
 	ac__forkguard_unlock();
 	return r;
 }
 
 /* Two packets, since a packet carries one descriptor. */
-int ac__door_invite(int owner_end, unsigned seat, const struct ac__fd *region,
+int ac__socket_invite(int owner_end, unsigned seat, const struct ac__fd *region,
 		    const struct ac__fd *bell)
 {
 	struct invitation note = { .magic = INVITATION, .seat = seat };
@@ -65,7 +65,7 @@ static int receive_one(int process_end, struct invitation *note, int *fd)
 									    AC_EVERSION;
 }
 
-int ac__door_enter(int process_end, unsigned *seat, int *region_fd, int *bell_fd)
+int ac__socket_enter(int process_end, unsigned *seat, int *region_fd, int *bell_fd)
 {
 	struct invitation note;
 	int r = receive_one(process_end, &note, region_fd);
