@@ -8,9 +8,9 @@
  * An entry of the ring, all of it in one word:
  *	63            24 23     14 13       0
  *	[ generation 40 ][ lap 10 ][ index 14 ]
- * The lap says that it was written for this round of the ring, so that a taker
- * needs to look at nothing else: neither tail nor entry alone moves between cores for
- * each task, but one line for eight.
+ * The lap says in which round of the ring the entry was written. So a worker that takes reads
+ * the entry alone. Between cores no tail moves for each task, and no line for each entry, but
+ * one line for eight entries.
  */
 #define INDEX_BITS 14
 #define INDEX_MASK ((UINT64_C(1) << INDEX_BITS) - 1)

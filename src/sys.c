@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -26,6 +25,13 @@
 #include <unistd.h>
 
 #include "sys_fault.h"
+
+/* As in linux/futex.h: not every libc comes with the kernel's headers. */
+#ifndef FUTEX_WAKE
+#define FUTEX_WAKE 1
+#define FUTEX_WAIT_BITSET 9
+#define FUTEX_BITSET_MATCH_ANY 0xffffffff
+#endif
 
 /* ---- faults ---- */
 
