@@ -57,6 +57,11 @@ static bool is_waiting(const struct trace *trace)
 
 /* What is not here can't fail, or fails for a bug of the caller's only; sleeps that end early
  * are here, as EINTR. */
+/* Newer machines have only the later forms of these calls. */
+#ifndef SYS_epoll_wait
+#define SYS_epoll_wait SYS_epoll_pwait
+#endif
+
 static const struct refusal refusals[] = {
 	{ SYS_memfd_create, { EMFILE, ENFILE, ENOMEM, ENOSYS, EPERM, EINVAL }, false, NULL },
 	{ SYS_ftruncate, { ENOSPC, EFBIG, EINVAL, EPERM, EINTR }, false, NULL },
@@ -80,7 +85,9 @@ static const struct refusal refusals[] = {
 	{ SYS_sendmsg, { ENOBUFS, ENOMEM, EINTR, ETOOMANYREFS }, false, NULL },
 	{ SYS_sendto, { ENOBUFS, EAGAIN, EINTR }, false, NULL },
 	{ SYS_recvmsg, { ENOMEM, EINTR, ENOBUFS }, false, NULL },
+#ifdef SYS_poll
 	{ SYS_poll, { EINTR, ENOMEM }, false, NULL },
+#endif
 	{ SYS_ppoll, { EINTR, ENOMEM }, false, NULL },
 	{ SYS_futex, { EINTR, EAGAIN }, false, is_sleep },
 	{ SYS_clone, { EAGAIN, ENOMEM, EPERM }, false, NULL },

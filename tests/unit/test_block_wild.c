@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -241,7 +242,9 @@ static void test_block_cold_one_is_preallocated_again(void **state)
 	ac__block_give(&arena, 1, block.id);
 }
 
-/* A block of others that this process cannot map: it must not go round with it for ever. */
+#define NO_LIMIT 77
+
+/* A free block that this process cannot map: it must not try that one for ever. */
 static int trim_what_cannot_be_mapped(void *arg)
 {
 	unsigned long pages = 0;
@@ -256,6 +259,9 @@ static int trim_what_cannot_be_mapped(void *arg)
 		atomic_store(&arena.region.segment[k], NULL); /* not mapped here yet */
 	limit.rlim_cur = limit.rlim_max = pages * ac__sys_page() + 4 * MB;
 	SEAT_CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+	/* An emulator may not enforce it. */
+	if (mmap(NULL, 64 * MB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
+		return NO_LIMIT;
 	SEAT_CHECK(ac__block_take(&arena, 2, 64 * MB, &block) == -ENOMEM);
 	ac__block_trim(&arena, 2, 0);
 	return 0;
@@ -263,9 +269,14 @@ static int trim_what_cannot_be_mapped(void *arg)
 
 static void test_block_that_cannot_be_mapped_is_left_to_others(void **state)
 {
+	int r;
+
 	(void)state;
 	fill_and_give(1, 64 * MB);
-	assert_int_equal(seats_in_own_child(trim_what_cannot_be_mapped, NULL, 5), 0);
+	r = seats_in_own_child(trim_what_cannot_be_mapped, NULL, 5);
+	if (r == NO_LIMIT)
+		skip();
+	assert_int_equal(r, 0);
 	assert_int_equal(ac__block_in_use(&arena), 0);
 	fill_and_give(1, 64 * MB);
 }

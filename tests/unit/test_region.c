@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -225,7 +226,9 @@ static void test_region_in_a_file_grows_as_it_is_reserved(void **state)
 
 /* ---- limits ---- */
 
-static int map_with_little_room(void *arg)
+#define NO_LIMIT 77
+
+static int map_with_little_space(void *arg)
 {
 	unsigned long pages = 0;
 	struct rlimit limit;
@@ -236,6 +239,9 @@ static int map_with_little_room(void *arg)
 	fclose(f);
 	limit.rlim_cur = limit.rlim_max = pages * ac__sys_page() + 64 * MB;
 	SEAT_CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+	/* An emulator may not enforce it. */
+	if (mmap(NULL, 128 * MB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
+		return NO_LIMIT;
 	SEAT_CHECK(ac__region_at(&region, 256 * MB, 4096) == NULL);
 	SEAT_CHECK(ac__region_at(&region, 256 * MB, 4096) == NULL);
 	SEAT_CHECK(ac__region_at(&region, MB, 4096) != NULL);
@@ -245,8 +251,12 @@ static int map_with_little_room(void *arg)
 
 static void test_region_address_space_limit_is_null(void **state)
 {
+	int r = seats_in_own_child(map_with_little_space, NULL, 5);
+
 	(void)state;
-	assert_int_equal(seats_in_own_child(map_with_little_room, NULL, 5), 0);
+	if (r == NO_LIMIT)
+		skip();
+	assert_int_equal(r, 0);
 }
 
 static int open_with_a_file_limit(void *limit_of_region)
