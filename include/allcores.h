@@ -102,7 +102,7 @@ AC_API const char *ac_version(void);
 #define AC_ETIMEOUT	(-20003) /* the task ran over its time limit and was stopped */
 #define AC_ECANCELED	(-20004) /* cancelled, or its pool was terminated */
 #define AC_EBROKEN	(-20005) /* the shared region is damaged */
-#define AC_ESTART	(-20006) /* workers cannot be started, or exit as soon as they start, or their initialiser failed */
+#define AC_ESTART	(-20006) /* workers cannot be started, exit at once, or their initialiser failed */
 #define AC_ECLOSED	(-20007) /* the pool takes no more work */
 #define AC_EFORK	(-20008) /* the handle belongs to another process */
 #define AC_EVERSION	(-20009) /* owner and worker were built with different layouts */
