@@ -247,6 +247,25 @@ static void test_adopt_fed_streams_and_units(void **state)
 
 /* ---- refusals ---- */
 
+/* Its result counts, and ac_worker_take tells it to exit. */
+static void test_adopt_worker_that_closed_its_descriptors(void **state)
+{
+	pid_t pid = 0;
+	size_t len = sizeof pid;
+	int status = -1;
+
+	(void)state;
+	open_adopting(1, 0, 0);
+	assert_serves();
+	assert_int_equal(ac_pool_call(pool, HANDLER(HANDLE_CLOSE_ALL), NULL, 0, &pid, &len,
+				      NULL), 0);
+	assert_int_equal(pid, seen->pids[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_serves();
+	assert_int_equal(seen->starts, 2);
+}
+
 static void test_adopt_refuses_what_can_not_be(void **state)
 {
 	struct ac_worker *worker = NULL;
@@ -290,6 +309,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_leaving_while_waiting_is_no_death),
 		ADOPT_TEST(test_adopt_calls_do_not_look_at_every_worker),
 		ADOPT_TEST(test_adopt_fed_streams_and_units),
+		ADOPT_TEST(test_adopt_worker_that_closed_its_descriptors),
 		ADOPT_TEST(test_adopt_refuses_what_can_not_be),
 	};
 
