@@ -6,8 +6,6 @@
 
 #include "cgroup.h"
 
-#define ORDER_LEAST 12 /* AC__BLOCK_LEAST */
-#define ORDER_MOST 42
 /* Below this the memory cgroup is not asked: it costs three files. */
 #define ASK_FROM (UINT64_C(1) << 20)
 /* Below this an unlisted block is not worth a scan before new bytes are used. */
@@ -16,7 +14,7 @@
 static unsigned order_of(uint64_t size)
 {
 	if (size <= AC__BLOCK_LEAST)
-		return ORDER_LEAST;
+		return AC__ORDER_LEAST;
 	return 64 - (unsigned)__builtin_clzll(size - 1);
 }
 
@@ -34,7 +32,7 @@ static void list_push(struct ac__arena *arena, uint32_t id)
 	_Atomic uint64_t *head;
 	uint64_t seen, next;
 
-	if (order < ORDER_LEAST || order > ORDER_MOST)
+	if (order < AC__ORDER_LEAST || order > AC__ORDER_MOST)
 		return;
 	/* A block that a scan took is still on its list. Pushed twice it would close a circle. */
 	if (atomic_exchange(&row->listed, 1))
@@ -94,7 +92,7 @@ static bool read_row(struct ac__arena *arena, struct ac__block_shm *row,
 	uint64_t offset = *(volatile uint64_t *)&row->offset;
 	uint16_t order = row->order;
 
-	if (order < ORDER_LEAST || order > ORDER_MOST || order < least ||
+	if (order < AC__ORDER_LEAST || order > AC__ORDER_MOST || order < least ||
 	    offset < arena->region.base || offset & ((UINT64_C(1) << order) - 1))
 		return false;
 	block->id = id;
@@ -103,9 +101,8 @@ static bool read_row(struct ac__arena *arena, struct ac__block_shm *row,
 	return block->data != NULL;
 }
 
-/* FREE to HELD, if it is that large and its bytes are there. */
-static bool claim_free(struct ac__arena *arena, uint32_t id, uint32_t holder,
-		       unsigned order, struct ac__block *block)
+bool ac__block_claim(struct ac__arena *arena, uint32_t id, uint32_t holder,
+		     unsigned order, struct ac__block *block)
 {
 	struct ac__block_shm *row = &arena->blocks[id - 1];
 	uint64_t seen = atomic_load(&row->word);
@@ -138,7 +135,7 @@ static bool take_listed(struct ac__arena *arena, uint32_t holder,
 		id = list_pop(arena, order);
 		if (!id)
 			return false;
-		if (claim_free(arena, id, holder, order, block))
+		if (ac__block_claim(arena, id, holder, order, block))
 			return true;
 	}
 	list_cut(arena, order);
@@ -148,12 +145,11 @@ static bool take_listed(struct ac__arena *arena, uint32_t holder,
 static bool take_scanned(struct ac__arena *arena, uint32_t holder,
 			 unsigned order, struct ac__block *block)
 {
-	uint32_t used = atomic_load(&arena->shm->hints.used);
+	uint32_t used = ac__block_used(arena);
 
-	used = AC__MIN(used, arena->block_count);
 	for (uint32_t id = 1; id <= used; id++)
 		if (arena->blocks[id - 1].order == order &&
-		    claim_free(arena, id, holder, order, block))
+		    ac__block_claim(arena, id, holder, order, block))
 			return true;
 	return false;
 }
@@ -161,7 +157,7 @@ static bool take_scanned(struct ac__arena *arena, uint32_t holder,
 static bool take_larger(struct ac__arena *arena, uint32_t holder,
 			unsigned order, struct ac__block *block)
 {
-	for (unsigned larger = order; larger <= ORDER_MOST; larger++)
+	for (unsigned larger = order; larger <= AC__ORDER_MOST; larger++)
 		if (take_listed(arena, holder, larger, block))
 			return true;
 	return false;
@@ -282,15 +278,14 @@ static int take_new(struct ac__arena *arena, uint32_t holder, unsigned order,
  * bytes, and their entries. (Their range is not used again: the file is sparse.) */
 static void retire_free(struct ac__arena *arena, uint32_t holder, uint64_t bytes)
 {
-	uint32_t used = atomic_load(&arena->shm->hints.used);
+	uint32_t used = ac__block_used(arena);
 	struct ac__block block;
 	uint64_t retired = 0;
 
-	used = AC__MIN(used, arena->block_count);
 	for (uint32_t id = 1; id <= used && retired < bytes; id++) {
 		struct ac__block_shm *row = &arena->blocks[id - 1];
 
-		if (!claim_free(arena, id, holder, ORDER_LEAST, &block))
+		if (!ac__block_claim(arena, id, holder, AC__ORDER_LEAST, &block))
 			continue;
 		ac__region_punch(&arena->region, row->offset, block.size);
 		atomic_fetch_sub(&arena->shm->hints.bytes, block.size);
@@ -305,7 +300,7 @@ int ac__block_take(struct ac__arena *arena, uint32_t holder, uint64_t size,
 	unsigned order;
 	int r;
 
-	if (size > UINT64_C(1) << ORDER_MOST)
+	if (size > UINT64_C(1) << AC__ORDER_MOST)
 		return -ENOMEM;
 	order = order_of(size);
 	if (take_listed(arena, holder, order, block))
@@ -368,7 +363,7 @@ void ac__block_give(struct ac__arena *arena, uint32_t holder, uint32_t id)
 		if (ac__word_holder(seen) != holder)
 			return;
 		if (ac__word_state(seen) == AC__BLOCK_HELD) {
-			if (row->order < ORDER_LEAST) {
+			if (row->order < AC__ORDER_LEAST) {
 				set_unused(row);
 				return;
 			}
@@ -427,7 +422,7 @@ int ac__block_check(struct ac__arena *arena, uint32_t id, uint32_t holder,
 	if (ac__word_holder(word) != holder ||
 	    (ac__word_state(word) != AC__BLOCK_HELD &&
 	     ac__word_state(word) != AC__BLOCK_SHARED) ||
-	    order < ORDER_LEAST || order > ORDER_MOST ||
+	    order < AC__ORDER_LEAST || order > AC__ORDER_MOST ||
 	    len > UINT64_C(1) << order || offset < arena->region.base ||
 	    offset & ((UINT64_C(1) << order) - 1))
 		return AC_EBROKEN;
@@ -509,18 +504,11 @@ void ac__block_unlease(struct ac__arena *arena, unsigned seat, int lease)
 
 /* ---- after a death ---- */
 
-static uint32_t ever_used(struct ac__arena *arena)
-{
-	uint32_t used = atomic_load(&arena->shm->hints.used);
-
-	return AC__MIN(used, arena->block_count);
-}
-
 void ac__block_reclaim_holder(struct ac__arena *arena, uint32_t holder)
 {
 	/* raise_used comes before an entry's first holder, so every entry is covered. If the
 	 * dead process had overwritten the number, the blocks beyond it are lost. */
-	for (uint32_t id = 1; id <= ever_used(arena); id++) {
+	for (uint32_t id = 1; id <= ac__block_used(arena); id++) {
 		uint64_t word = atomic_load(&arena->blocks[id - 1].word);
 		unsigned state = ac__word_state(word);
 
@@ -534,7 +522,7 @@ void ac__block_reclaim_holder(struct ac__arena *arena, uint32_t holder)
  * count. A block may be GONE with no lease at all: its reader died between its two steps. */
 void ac__block_reclaim(struct ac__arena *arena, unsigned seat)
 {
-	uint32_t used = ever_used(arena);
+	uint32_t used = ac__block_used(arena);
 	uint64_t bytes = 0;
 
 	for (int i = 0; i < AC__LEASES; i++)
@@ -547,85 +535,14 @@ void ac__block_reclaim(struct ac__arena *arena, unsigned seat)
 
 		if (ac__word_state(word) == AC__BLOCK_GONE)
 			free_if_unleased(arena, id, word);
-		if (order >= ORDER_LEAST && order <= ORDER_MOST)
+		if (order >= AC__ORDER_LEAST && order <= AC__ORDER_MOST)
 			bytes += UINT64_C(1) << order;
 	}
 	/* The dead process may have carved a block and not counted it. */
 	atomic_store(&arena->shm->hints.bytes, bytes);
 }
 
-/* ---- giving pages back ---- */
-
-static uint64_t warm_free_bytes(struct ac__arena *arena)
-{
-	uint32_t used = ever_used(arena);
-	uint64_t sum = 0;
-
-	for (uint32_t i = 0; i < used; i++) {
-		struct ac__block_shm *row = &arena->blocks[i];
-
-		if (ac__word_state(atomic_load(&row->word)) == AC__BLOCK_FREE &&
-		    !row->cold)
-			sum += UINT64_C(1) << (row->order & 63);
-	}
-	return sum;
-}
-
-/* Takes blocks that are free and warm, so that no other process uses them meanwhile, and gives
- * them back without pages. */
-static uint64_t chill(struct ac__arena *arena, uint32_t holder, unsigned order,
-		      uint64_t surplus)
-{
-	uint64_t size = UINT64_C(1) << order, given = 0;
-	uint32_t used = ever_used(arena);
-	struct ac__block taken;
-
-	/* By scan: after the first time the lists have cold blocks on top. */
-	for (uint32_t id = 1; id <= used && given < surplus; id++) {
-		struct ac__block_shm *row = &arena->blocks[id - 1];
-
-		if (row->order != order || row->cold ||
-		    !claim_free(arena, id, holder, order, &taken))
-			continue;
-		ac__region_punch(&arena->region, row->offset, size);
-		given += size;
-		row->cold = 1;
-		ac__block_give(arena, holder, id);
-	}
-	return given;
-}
-
-void ac__block_trim(struct ac__arena *arena, uint32_t holder, uint64_t keep)
-{
-	uint64_t left = warm_free_bytes(arena);
-
-	for (unsigned order = ORDER_MOST; order > ORDER_LEAST; order--)
-		if (left > keep) {
-			uint64_t given = chill(arena, holder, order, left - keep);
-
-			left -= AC__MIN(left, given);
-		}
-}
-
-/* ---- for tests and statistics ---- */
-
-uint64_t ac__block_bytes(struct ac__arena *arena)
-{
-	return atomic_load(&arena->shm->hints.bytes);
-}
-
-unsigned ac__block_in_use(struct ac__arena *arena)
-{
-	uint32_t used = ever_used(arena);
-	unsigned n = 0;
-
-	for (uint32_t i = 0; i < used; i++) {
-		unsigned state = ac__word_state(atomic_load(&arena->blocks[i].word));
-
-		n += state != AC__BLOCK_FREE && state != AC__BLOCK_UNUSED;
-	}
-	return n;
-}
+/* ---- for tests ---- */
 
 int ac__block_audit(struct ac__arena *arena)
 {

@@ -34,6 +34,8 @@
 #include "arena.h"
 
 #define AC__BLOCK_LEAST 4096
+#define AC__ORDER_LEAST 12 /* AC__BLOCK_LEAST */
+#define AC__ORDER_MOST 42
 
 enum ac__block_state {
 	AC__BLOCK_UNUSED,
@@ -53,6 +55,16 @@ struct ac__block {
 /* At least size bytes for holder (a seat): 0, or -ENOMEM, -ENOSPC, -EFBIG. */
 int ac__block_take(struct ac__arena *arena, uint32_t holder, uint64_t size,
 		   struct ac__block *block);
+/* FREE to HELD by holder, if the block has at least 1 << order bytes that can be touched. */
+bool ac__block_claim(struct ac__arena *arena, uint32_t id, uint32_t holder, unsigned order,
+		     struct ac__block *block);
+/* The ids from 1 to this were ever in use. */
+static inline uint32_t ac__block_used(struct ac__arena *arena)
+{
+	uint32_t used = atomic_load(&arena->shm->hints.used);
+
+	return AC__MIN(used, arena->block_count);
+}
 /* The holder gives it back. Nothing happens to a block that holder doesn't hold. */
 void ac__block_give(struct ac__arena *arena, uint32_t holder, uint32_t id);
 /* Change the holder. False: from does not hold it. */

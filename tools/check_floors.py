@@ -17,7 +17,7 @@ FLOORS = [
     (3, ["cgroup cpus", "fd"]),
     (4, ["region", "socket", "lifeline"]),
     (5, ["arena seat", "process"]),
-    (6, ["block", "ring"]),
+    (6, ["block block_trim", "ring"]),
     (7, ["worker call"]),
     (8, ["template"]),
     (9, ["pool books crew wait death helper task"]),
