@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, final
 
 class _Crew(Protocol):
-    put_off: list[int]
+    postponed: list[int]
     def deliver(self) -> None: ...
     def start(self, worker: int, fd: int, request: int) -> int: ...
     def explain(

@@ -133,7 +133,7 @@ class Crew:
         self.failure: BaseException | None = None
         self._method: str | None = None  # by which processes are started
         self.over = False  # the pool was terminated: nobody is to be started any more
-        self.put_off, self.deliver = signals.came, signals.deliver
+        self.postponed, self.deliver = signals.came, signals.deliver
         _crews.add(self)
 
     def start(self, worker: int, fd: int, request: int) -> int:

@@ -5,28 +5,28 @@
 #include <string.h>
 
 #define SINK_LEAST 512
-#define SINK_KEEP (4 << 20)	/* a larger one is not kept for the next message */
-#define MEMO_KEEP 1024	/* bytes of a message: after a longer one the pickler is made anew */
-#define PLAIN_MOST 1024		/* functions known by identity */
-#define VIEW_FROM 4096		/* longer pickles are parsed where they lie */
+#define SINK_KEEP (4 << 20)	/* an encoder with a larger sink is not kept */
+#define MEMO_KEEP 1024		/* bytes of a message; after a longer one the pickler goes */
+#define PICKLES_MOST 1024	/* functions whose pickles are kept */
+#define VIEW_FROM 4096		/* bytes; longer pickles are parsed without a copy */
 
 /* ---- the sink ---- */
 
 int sink_write(struct sink *sink, const void *data, size_t len)
 {
-	if (len > sink->room - sink->len) {
-		size_t room = sink->room ? sink->room : SINK_LEAST;
+	if (len > sink->capacity - sink->len) {
+		size_t capacity = sink->capacity ? sink->capacity : SINK_LEAST;
 		char *grown;
 
-		while (room - sink->len < len)
-			room += room;
-		grown = PyMem_Realloc(sink->data, room);
+		while (capacity - sink->len < len)
+			capacity += capacity;
+		grown = PyMem_Realloc(sink->data, capacity);
 		if (!grown) {
 			PyErr_NoMemory();
 			return -1;
 		}
 		sink->data = grown;
-		sink->room = room;
+		sink->capacity = capacity;
 	}
 	memcpy(sink->data + sink->len, data, len);
 	sink->len += len;
@@ -74,7 +74,7 @@ PyType_Spec sink_spec = {
 
 /* ---- the encoder ---- */
 
-/* Kept from message to message: making a pickler costs several times what a small
+/* The pickler is kept from message to message: making one costs several times what a small
  * pickle does. */
 static int make_pickler(struct state *state, struct encoder *encoder)
 {
@@ -87,7 +87,7 @@ static int make_pickler(struct state *state, struct encoder *encoder)
 	return encoder->dump && encoder->clear_memo ? 0 : -1;
 }
 
-static void drop_pickler(struct encoder *encoder)
+static void free_pickler(struct encoder *encoder)
 {
 	Py_CLEAR(encoder->dump);
 	Py_CLEAR(encoder->clear_memo);
@@ -111,17 +111,18 @@ void encoder_free(struct encoder *encoder)
 {
 	if (!encoder)
 		return;
-	drop_pickler(encoder);
+	free_pickler(encoder);
 	Py_XDECREF(encoder->sink);
 	PyMem_Free(encoder);
 }
 
-/* Pickling runs the user's code, which may come back here: who uses it, has it. */
+/* Pickling runs the user's code, which may pickle another call meanwhile. So the spare
+ * encoder is taken, not shared, and the inner call makes an encoder of its own. */
 struct encoder *encoder_take(struct state *state)
 {
-	struct encoder *encoder = state->spare;
+	struct encoder *encoder = state->spare_encoder;
 
-	state->spare = NULL;
+	state->spare_encoder = NULL;
 	if (!encoder)
 		return encoder_make(state);
 	encoder->sink->len = 0;
@@ -133,14 +134,14 @@ struct encoder *encoder_take(struct state *state)
 
 void encoder_give(struct state *state, struct encoder *encoder)
 {
-	if (!encoder || state->spare || encoder->sink->room > SINK_KEEP) {
+	if (!encoder || state->spare_encoder || encoder->sink->capacity > SINK_KEEP) {
 		encoder_free(encoder);
 		return;
 	}
-	/* Its memo never shrinks, and is cleared as a whole for every message. */
+	/* A pickler's memo never shrinks, and every message clears all of it. */
 	if (encoder->sink->len > MEMO_KEEP)
-		drop_pickler(encoder);
-	state->spare = encoder;
+		free_pickler(encoder);
+	state->spare_encoder = encoder;
 }
 
 int encode_object(struct encoder *encoder, PyObject *object)
@@ -148,7 +149,7 @@ int encode_object(struct encoder *encoder, PyObject *object)
 	PyObject *done = PyObject_CallOneArg(encoder->dump, object);
 	PyObject *cleared, *type, *value, *traceback;
 
-	/* Also after a failure, whose exception is kept: the memo holds the objects. */
+	/* Also after a failure, whose exception stays set: the memo holds references. */
 	PyErr_Fetch(&type, &value, &traceback);
 	cleared = PyObject_CallNoArgs(encoder->clear_memo);
 	Py_XDECREF(cleared);
@@ -159,8 +160,8 @@ int encode_object(struct encoder *encoder, PyObject *object)
 
 /* ---- requests ---- */
 
-/* Pickled by name and without a state of their own. */
-static bool is_plain(PyObject *function)
+/* Whether its pickle is its name, and it has no state that changes from call to call. */
+static bool is_pickled_by_name(PyObject *function)
 {
 	if (PyFunction_Check(function) || Py_IS_TYPE(function, &PyType_Type))
 		return true;
@@ -170,23 +171,25 @@ static bool is_plain(PyObject *function)
 	       PyModule_Check(PyCFunction_GET_SELF(function));
 }
 
-/* Nothing is kept once the program ends: a function keeps its module, whose open files are
- * flushed when it goes. */
+/* Nothing is kept at the interpreter's exit: a function keeps its module alive, whose open
+ * files are flushed when the module is freed. */
 static int keep_pickle(struct state *state, PyObject *function, PyObject *bytes)
 {
-	if (!state->plain)
+	if (!state->function_pickles)
 		return 0;
-	if (PyDict_GET_SIZE(state->plain) >= PLAIN_MOST)
-		PyDict_Clear(state->plain);
-	return PyDict_SetItem(state->plain, function, bytes);
+	if (PyDict_GET_SIZE(state->function_pickles) >= PICKLES_MOST)
+		PyDict_Clear(state->function_pickles);
+	return PyDict_SetItem(state->function_pickles, function, bytes);
 }
 
-/* Its pickle: a new reference. */
-static PyObject *plain_pickle(struct state *state, PyObject *function)
+/* The function's pickle: a new reference. */
+static PyObject *function_pickle(struct state *state, PyObject *function)
 {
-	PyObject *bytes = state->plain ? PyDict_GetItemWithError(state->plain, function) : NULL;
+	PyObject *bytes = NULL;
 	struct encoder *encoder;
 
+	if (state->function_pickles)
+		bytes = PyDict_GetItemWithError(state->function_pickles, function);
 	if (bytes || PyErr_Occurred())
 		return Py_XNewRef(bytes);
 	encoder = encoder_take(state);
@@ -213,7 +216,7 @@ static int encode_bundled(struct encoder *encoder, PyObject *function, PyObject 
 static int encode_named(struct state *state, struct encoder *encoder, struct request *head,
 			PyObject *function, PyObject *payload)
 {
-	PyObject *name = plain_pickle(state, function);
+	PyObject *name = function_pickle(state, function);
 	int r;
 
 	if (!name)
@@ -233,7 +236,7 @@ int encode_request(struct state *state, struct encoder *encoder, PyObject *funct
 
 	if (!payload)
 		return sink_write(encoder->sink, &head, sizeof head);
-	if (is_plain(function))
+	if (is_pickled_by_name(function))
 		return encode_named(state, encoder, &head, function, payload);
 	head.bundled = true;
 	if (sink_write(encoder->sink, &head, sizeof head) < 0)
@@ -275,7 +278,7 @@ PyObject *decode_response(struct state *state, const void *data, size_t len, boo
 	PyObject *bytes, *object;
 
 	if (len < sizeof head) {
-		PyErr_SetString(PyExc_EOFError, "a result is cut short");
+		PyErr_SetString(PyExc_EOFError, "the result is truncated");
 		return NULL;
 	}
 	memcpy(&head, data, sizeof head);
@@ -288,7 +291,7 @@ PyObject *decode_response(struct state *state, const void *data, size_t len, boo
 	*failed = head.failed;
 	*elapsed_ns = head.elapsed_ns;
 	if (object && head.failed && !PyExceptionInstance_Check(object)) {
-		PyErr_Format(PyExc_TypeError, "a failure that is no exception: %R", object);
+		PyErr_Format(PyExc_TypeError, "the failure is not an exception: %R", object);
 		Py_CLEAR(object);
 	}
 	return object;

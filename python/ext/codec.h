@@ -21,13 +21,13 @@ enum request_kind {
 	REQUEST_ITEM,		/* f(payload) */
 	REQUEST_ITEMS,		/* [f(x) for x in payload] */
 	REQUEST_STAR_ITEMS,	/* [f(*x) for x in payload] */
-	REQUEST_NOTHING,	/* there is no payload: the place of one that could not be pickled */
+	REQUEST_NOTHING,	/* no payload: stands for a call that could not be pickled */
 };
 
 struct request {
 	uint8_t kind;
 	bool bundled;		/* the payload is (function, payload) */
-	bool divisible;		/* items are begun as ac_call_next_unit says */
+	bool divisible;		/* the worker asks ac_call_next_unit before each item */
 	uint8_t unused;
 	uint32_t function_len;
 };
@@ -38,11 +38,16 @@ struct response {
 	int64_t elapsed_ns;	/* of a list of items */
 };
 
-/* Where pickles are written: bytes that grow. A Python object with a method write. */
+extern PyType_Spec sink_spec;
+
+/* The number that every call has in the engine: which function to call, the request says. */
+#define ANY_CALL ((ac_call_fn *)1)
+
+/* A growing buffer to which a pickler writes: a Python object with a method write. */
 struct sink {
 	PyObject_HEAD
 	char *data;
-	size_t len, room;
+	size_t len, capacity;
 };
 
 struct encoder {
@@ -50,23 +55,24 @@ struct encoder {
 	struct sink *sink;
 };
 
-/* An encoder whose sink is empty, for one message. NULL with an exception set. */
+/* An encoder with an empty sink, for one message. NULL with an exception set. */
 struct encoder *encoder_take(struct state *state);
-/* Back, for the next one. */
+/* Give it back, to be used for the next message. */
 void encoder_give(struct state *state, struct encoder *encoder);
 void encoder_free(struct encoder *encoder);
-/* Append. -1 with an exception set. */
+/* These append to the sink. -1 with an exception set. */
 int sink_write(struct sink *sink, const void *data, size_t len);
 int encode_object(struct encoder *encoder, PyObject *object);
-/* A whole request. payload NULL: REQUEST_NOTHING. */
+/* Append a whole request. payload NULL: REQUEST_NOTHING. */
 int encode_request(struct state *state, struct encoder *encoder, PyObject *function,
 		   enum request_kind kind, bool divisible, PyObject *payload);
 
-/* The object of a pickle: a new reference. NULL with an exception set. */
+/* Unpickle: a new reference. NULL with an exception set. */
 PyObject *decode_object(struct state *state, const void *data, size_t len);
-/* Whether a response is an exception; one that is cut short will turn out to be. */
+/* Whether a response is an exception. Decoding a truncated response raises one. */
 bool response_failed(const void *data, size_t len);
-/* A response's object; *failed, *elapsed_ns. Copied to private memory before it is parsed. */
+/* The object of a response: a new reference, or NULL with an exception set. The pickle is
+ * copied to private memory before it is parsed. */
 PyObject *decode_response(struct state *state, const void *data, size_t len, bool *failed,
 			  int64_t *elapsed_ns);
 

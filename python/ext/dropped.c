@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Results that were dropped before their calls had ended. Their failures are reported, as
- * asyncio does for tasks: a program that only hands work in would never hear of them.
+ * Dropped calls: see dropped.h.
  *
- * Nobody waits for these calls. Who drops another one, or hands one in, looks at two of them on
- * its way; the pool's end at all.
+ * No thread waits for these calls. Each submit and each drop checks two dropped tasks for
+ * failures. Closing the pool checks all of them.
  */
-#include "codec.h"
-#include "ext.h"
+#include "dropped.h"
+
+#include "waiting.h"
 
 struct dropped_call {
 	struct ac_task *task;
@@ -21,9 +21,9 @@ void report_unfetched(struct state *state, PyObject *error, PyObject *function)
 
 	PyErr_Fetch(&type, &value, &traceback);
 	do
-		done = PyObject_CallFunctionObjArgs(state->report, error,
+		done = PyObject_CallFunctionObjArgs(state->log_unfetched, error,
 						    function ? function : Py_None, NULL);
-	while (!done && put_off_interrupt(&interrupts));
+	while (!done && postpone_interrupt(&interrupts));
 	if (!done)
 		PyErr_WriteUnraisable(function);
 	Py_XDECREF(done);
@@ -32,69 +32,54 @@ void report_unfetched(struct state *state, PyObject *error, PyObject *function)
 	PyErr_Restore(type, value, traceback);
 }
 
-/* A new reference: the exception, or NULL where there is none to tell of. */
-static PyObject *failure_of(struct pool_object *pool, const struct dropped_call *call)
-{
-	struct ac_outcome outcome;
-	const void *data;
-	int64_t elapsed;
-	bool failed;
-	size_t len;
-
-	ac_task_outcome(call->task, &outcome);
-	if (outcome.status == AC_ECANCELED)
-		return NULL;
-	if (ac_task_result(call->task, &data, &len) == 0 && !response_failed(data, len))
-		return NULL;
-	return value_of(pool, call->task, call->function, &failed, &elapsed);
-}
-
-static void forget(struct dropped_call call)
+static void free_call(struct dropped_call call)
 {
 	ac_task_free(call.task);
 	Py_DECREF(call.function);
 }
 
-/* In a forked child it is its parent's to tell. */
-static bool is_ours(struct pool_object *pool)
+/* In a forked child the failures are its parent's to report. */
+static bool is_forked_copy(const struct dropped *dropped)
 {
-	return ac_pool_workers(pool->pool, NULL, 0) != AC_EFORK;
+	return ac_pool_workers(dropped->explainer->pool, NULL, 0) == AC_EFORK;
 }
 
-/* Its end is told, if there is something to tell. Python code runs here, which may drop others. */
-static void settle(struct pool_object *pool, struct dropped_call call)
+/* For a call that has ended. Logging runs Python code, which may drop other results. */
+static void report_and_free(struct dropped *dropped, struct dropped_call call)
 {
-	PyObject *type, *value, *traceback, *error;
+	const struct explainer *explainer = dropped->explainer;
+	PyObject *type, *value, *traceback, *error = NULL;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	error = is_ours(pool) ? failure_of(pool, &call) : NULL;
+	if (!is_forked_copy(dropped))
+		error = outcome_failure(explainer, call.task, call.function);
 	if (error)
-		report_unfetched(pool->state, error, call.function);
+		report_unfetched(explainer->state, error, call.function);
 	Py_XDECREF(error);
-	forget(call);
+	free_call(call);
 	PyErr_Restore(type, value, traceback);
 }
 
-static bool make_room(struct dropped *dropped)
+static bool reserve_one(struct dropped *dropped)
 {
-	size_t room = dropped->room ? 2 * dropped->room : 64;
+	size_t capacity = dropped->capacity ? 2 * dropped->capacity : 64;
 	struct dropped_call *calls;
 
-	if (dropped->count < dropped->room)
+	if (dropped->count < dropped->capacity)
 		return true;
-	calls = PyMem_Realloc(dropped->calls, room * sizeof *calls);
+	calls = PyMem_Realloc(dropped->calls, capacity * sizeof *calls);
 	if (!calls)
 		return false;
 	dropped->calls = calls;
-	dropped->room = room;
+	dropped->capacity = capacity;
 	return true;
 }
 
-/* Back to its place, or where there is one now. */
+/* Put a call that has not ended in front of the next one to be checked: its turn comes last. */
 static void keep(struct dropped *dropped, struct dropped_call call)
 {
-	if (!make_room(dropped)) {
-		forget(call);
+	if (!reserve_one(dropped)) {
+		free_call(call);
 		return;
 	}
 	if (dropped->next > dropped->count)
@@ -103,64 +88,65 @@ static void keep(struct dropped *dropped, struct dropped_call call)
 	dropped->calls[dropped->next++] = call;
 }
 
-/* A look at a task may start workers, and so run Python code, which may come here: what is looked at
- * is not on the list. */
-static void look_at(struct pool_object *pool, struct dropped_call call)
+/* The call is not in the list meanwhile: ac_task_ready may start workers, which runs Python
+ * code, which may drop results and so change the list. */
+static void check_call(struct dropped *dropped, struct dropped_call call)
 {
 	int r = ac_task_ready(call.task);
 
 	if (r == 1)
-		settle(pool, call);
+		report_and_free(dropped, call);
 	else if (r == 0)
-		keep(&pool->dropped, call);
+		keep(dropped, call);
 	else
-		forget(call); /* in a forked child */
+		free_call(call); /* a forked child's copy */
 }
 
-void dropped_add(struct pool_object *pool, struct ac_task *task, PyObject *function)
+void dropped_add(struct dropped *dropped, struct ac_task *task, PyObject *function)
 {
-	look_at(pool, (struct dropped_call){ task, Py_NewRef(function) });
-	dropped_look(pool);
+	check_call(dropped, (struct dropped_call){ task, Py_NewRef(function) });
+	dropped_check_two(dropped);
 }
 
-static void look_at_next(struct pool_object *pool)
+static void check_next(struct dropped *dropped)
 {
-	struct dropped *dropped = &pool->dropped;
 	struct dropped_call call;
 
 	if (dropped->next >= dropped->count)
 		dropped->next = 0;
 	call = dropped->calls[dropped->next];
 	dropped->calls[dropped->next] = dropped->calls[--dropped->count];
-	look_at(pool, call);
+	check_call(dropped, call);
 }
 
-void dropped_look(struct pool_object *pool)
+void dropped_check_two(struct dropped *dropped)
 {
-	for (int i = 0; i < 2 && pool->dropped.count; i++)
-		look_at_next(pool);
+	for (int i = 0; i < 2 && dropped->count; i++)
+		check_next(dropped);
 }
 
-void dropped_look_at_all(struct pool_object *pool)
+void dropped_check_all(struct dropped *dropped)
 {
-	pool->dropped.next = 0;
-	while (pool->dropped.next < pool->dropped.count)
-		look_at_next(pool);
+	dropped->next = 0;
+	while (dropped->next < dropped->count)
+		check_next(dropped);
 }
 
-int dropped_traverse(struct pool_object *pool, visitproc visit, void *arg)
+int dropped_traverse(struct dropped *dropped, visitproc visit, void *arg)
 {
-	for (size_t i = 0; i < pool->dropped.count; i++)
-		Py_VISIT(pool->dropped.calls[i].function);
+	for (size_t i = 0; i < dropped->count; i++)
+		Py_VISIT(dropped->calls[i].function);
 	return 0;
 }
 
-void dropped_clear(struct pool_object *pool)
+void dropped_clear(struct dropped *dropped)
 {
-	struct dropped dropped = pool->dropped;
+	struct dropped_call *calls = dropped->calls;
+	size_t count = dropped->count;
 
-	pool->dropped = (struct dropped){ 0 };
-	for (size_t i = 0; i < dropped.count; i++)
-		forget(dropped.calls[i]);
-	PyMem_Free(dropped.calls);
+	dropped->calls = NULL;
+	dropped->count = dropped->capacity = dropped->next = 0;
+	for (size_t i = 0; i < count; i++)
+		free_call(calls[i]);
+	PyMem_Free(calls);
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The module allcores._core: its state, its types, its functions. */
-#include "ext.h"
-
+/* The module allcores._core: registers its types and functions, fills and frees its state. */
 #include "codec.h"
+#include "pool.h"
+#include "stream.h"
+#include "task.h"
+#include "worker.h"
 
 static PyObject *cpus(PyObject *module, PyObject *args, PyObject *kwds)
 {
@@ -26,16 +28,16 @@ static PyObject *forget(PyObject *module, PyObject *unused)
 	struct state *state = PyModule_GetState(module);
 
 	(void)unused;
-	Py_CLEAR(state->plain);
+	Py_CLEAR(state->function_pickles);
 	Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
 	{ "cpus", (PyCFunction)(void (*)(void))cpus, METH_VARARGS | METH_KEYWORDS,
-	  "cpus(leave=0): processors that may be used, less leave." },
+	  "cpus(leave=0): the number of processors that this process may use, less leave." },
 	{ "version", version, METH_NOARGS, "The engine's version." },
 	{ "forget", forget, METH_NOARGS,
-	  "The program ends: let go of its functions, and keep none any more." },
+	  "Forget the pickles of functions, and keep none from now on: the program ends." },
 	{ 0 },
 };
 
@@ -65,11 +67,11 @@ static int fill_module(PyObject *module)
 	state->forking_pickler = import_name("multiprocessing.reduction", "ForkingPickler");
 	state->loads = import_name("pickle", "loads");
 	state->timeout_error = import_name("multiprocessing", "TimeoutError");
-	state->explain_code = import_name("allcores.errors", "from_code");
-	state->report = import_name("allcores.errors", "report_unfetched");
-	state->plain = PyDict_New();
+	state->from_code = import_name("allcores.errors", "from_code");
+	state->log_unfetched = import_name("allcores.errors", "report_unfetched");
+	state->function_pickles = PyDict_New();
 	if (!state->forking_pickler || !state->loads || !state->timeout_error ||
-	    !state->explain_code || !state->report || !state->plain)
+	    !state->from_code || !state->log_unfetched || !state->function_pickles)
 		return -1;
 	state->sink_type = add_type(module, &sink_spec);
 	state->pool_type = add_type(module, &pool_spec);
@@ -91,10 +93,10 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->worker_type);
 	Py_VISIT(state->forking_pickler);
 	Py_VISIT(state->loads);
-	Py_VISIT(state->plain);
+	Py_VISIT(state->function_pickles);
 	Py_VISIT(state->timeout_error);
-	Py_VISIT(state->explain_code);
-	Py_VISIT(state->report);
+	Py_VISIT(state->from_code);
+	Py_VISIT(state->log_unfetched);
 	return 0;
 }
 
@@ -102,8 +104,8 @@ static int clear_module(PyObject *module)
 {
 	struct state *state = PyModule_GetState(module);
 
-	encoder_free(state->spare);
-	state->spare = NULL;
+	encoder_free(state->spare_encoder);
+	state->spare_encoder = NULL;
 	Py_CLEAR(state->sink_type);
 	Py_CLEAR(state->pool_type);
 	Py_CLEAR(state->task_type);
@@ -111,10 +113,10 @@ static int clear_module(PyObject *module)
 	Py_CLEAR(state->worker_type);
 	Py_CLEAR(state->forking_pickler);
 	Py_CLEAR(state->loads);
-	Py_CLEAR(state->plain);
+	Py_CLEAR(state->function_pickles);
 	Py_CLEAR(state->timeout_error);
-	Py_CLEAR(state->explain_code);
-	Py_CLEAR(state->report);
+	Py_CLEAR(state->from_code);
+	Py_CLEAR(state->log_unfetched);
 	return 0;
 }
 
@@ -128,20 +130,13 @@ static PyModuleDef_Slot slots[] = {
 	{ 0 },
 };
 
-struct PyModuleDef core_module = {
-	PyModuleDef_HEAD_INIT,
-	.m_name = "allcores._core",
-	.m_doc = "The engine of allcores, liballcores, for Python.",
-	.m_size = sizeof(struct state),
-	.m_methods = functions,
-	.m_slots = slots,
-	.m_traverse = traverse_module,
-	.m_clear = clear_module,
-	.m_free = free_module,
-};
-
 PyMODINIT_FUNC PyInit__core(void);
 PyMODINIT_FUNC PyInit__core(void)
 {
+	core_module.m_methods = functions;
+	core_module.m_slots = slots;
+	core_module.m_traverse = traverse_module;
+	core_module.m_clear = clear_module;
+	core_module.m_free = free_module;
 	return PyModuleDef_Init(&core_module);
 }

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A fed stream of the engine. One thread may push while another one takes. Each push
- * has an index from 0. A push that could not be pickled is sent as an
- * empty call, and its exception takes the result's place: so indexes, counts and order
- * have no holes.
+ * A fed stream of the engine. One thread may push while another one takes. Each push has an
+ * index, from 0. For a call that could not be pickled an empty call is pushed, and the
+ * exception takes the place of its result: so indexes, counts and order have no holes.
  */
 #include "stream.h"
 
 #include <errno.h>
 
 #include "codec.h"
+#include "errors.h"
+#include "waiting.h"
 
 struct stream_object {
 	PyObject_HEAD
 	struct ac_stream *stream;
-	struct pool_object *pool;
+	PyObject *pool;		/* keeps the following one alive */
+	const struct explainer *explainer;
 	struct state *state;
-	PyObject *failures;	/* {index: exception} of what could not be pickled */
+	PyObject *failures;	/* {index: exception} of calls that could not be pickled */
 	uint64_t pushed, taken, pushed_bytes, taken_bytes;
 	unsigned users;		/* threads that are waiting in a call with stream */
 	bool closed;
@@ -24,32 +26,28 @@ struct stream_object {
 
 /* ---- life ---- */
 
-PyObject *stream_make(struct pool_object *pool)
+PyObject *stream_make(PyObject *pool, const struct explainer *explainer)
 {
 	struct ac_stream_opts opts = { .size = sizeof opts, .flags = AC_STREAM_UNORDERED };
-	PyTypeObject *type = pool->state->stream_type;
+	PyTypeObject *type = explainer->state->stream_type;
 	struct stream_object *self = (struct stream_object *)type->tp_alloc(type, 0);
 	int r;
 
 	if (!self)
 		return NULL;
-	self->state = pool->state;
-	self->pool = (struct pool_object *)Py_NewRef(pool);
+	self->state = explainer->state;
+	self->pool = Py_NewRef(pool);
+	self->explainer = explainer;
 	self->failures = PyDict_New();
 	if (!self->failures)
 		goto err;
-	r = ac_stream_open(&self->stream, pool->pool, ANY_CALL, &opts);
+	r = ac_stream_open(&self->stream, explainer->pool, ANY_CALL, &opts);
 	if (r == 0)
 		return (PyObject *)self;
-	if (r == AC_ECLOSED || r == AC_EFORK) {
+	if (r == AC_ECLOSED || r == AC_EFORK)
 		raise_code(self->state, r);
-	} else {
-		PyObject *error = explain_refusal(pool, r);
-
-		if (error)
-			PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-		Py_XDECREF(error);
-	}
+	else
+		outcome_raise_refusal(explainer, r);
 err:
 	Py_DECREF(self);
 	return NULL;
@@ -63,7 +61,7 @@ static void close_stream(struct stream_object *self)
 	if (!stream)
 		return;
 	if (self->users) {
-		ac_stream_end(stream); /* the last one that leaves closes it */
+		ac_stream_end(stream); /* the last of these threads closes it */
 		return;
 	}
 	self->stream = NULL;
@@ -106,7 +104,6 @@ static int check_open(struct stream_object *self)
 static int push_bytes(struct stream_object *self, const struct sink *sink, uint32_t units,
 		      uint64_t *index)
 {
-	PyObject *error;
 	int r;
 
 	if (check_open(self) < 0)
@@ -117,15 +114,13 @@ static int push_bytes(struct stream_object *self, const struct sink *sink, uint3
 		self->pushed_bytes += sink->len;
 		return 0;
 	}
-	/* What was begun is not finished: that is more than a pool that takes no more. */
-	error = explain_refusal(self->pool, r == AC_ECLOSED ? AC_ECANCELED : r);
-	if (error)
-		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-	Py_XDECREF(error);
+	/* The stream was begun before its pool was terminated: its work is cut off, so "the
+	 * pool is closed" would say too little. */
+	outcome_raise_refusal(self->explainer, r == AC_ECLOSED ? AC_ECANCELED : r);
 	return -1;
 }
 
-/* In the place of a call: its failure. Takes over error. */
+/* Push an empty call whose result is error. Takes over error. */
 static int push_failure(struct stream_object *self, PyObject *error, uint64_t *index)
 {
 	struct encoder *encoder = encoder_take(self->state);
@@ -214,7 +209,7 @@ static PyObject *stream_push_failure(PyObject *object, PyObject *error)
 	return PyLong_FromUnsignedLongLong(index);
 }
 
-/* The next so many items: a list, empty at the end. */
+/* The next n items: a list, shorter or empty at the iterator's end. */
 static PyObject *read_items(PyObject *iterator, Py_ssize_t n)
 {
 	PyObject *items = PyList_New(0), *item;
@@ -229,7 +224,7 @@ static PyObject *read_items(PyObject *iterator, Py_ssize_t n)
 	return items;
 }
 
-/* 1: one pushed, 0: at the end, -1. */
+/* Push the next call. 1: pushed; 0: the iterator is at its end; -1 with an exception set. */
 static int feed_one(struct stream_object *self, PyObject *function, PyObject *iterator,
 		    int star, Py_ssize_t chunk)
 {
@@ -267,7 +262,7 @@ static PyObject *stream_feed(PyObject *object, PyObject *args)
 			      &most, &most_bytes))
 		return NULL;
 	if (!PyIter_Check(iterator))
-		return PyErr_Format(PyExc_TypeError, "feed wants an iterator, not %R",
+		return PyErr_Format(PyExc_TypeError, "feed needs an iterator, not %R",
 				    Py_TYPE(iterator));
 	for (Py_ssize_t i = 0;
 	     i < most && r > 0 && self->pushed_bytes - before < most_bytes; i++)
@@ -312,7 +307,9 @@ static PyObject *stream_take_back(PyObject *object, PyObject *unused)
 
 /* ---- taking ---- */
 
-static PyObject *instead_of(struct stream_object *self, PyObject *index)
+/* The exception of a call that could not be pickled: a new reference. NULL: it was pickled,
+ * or an exception is set. */
+static PyObject *take_failure(struct stream_object *self, PyObject *index)
 {
 	PyObject *error = PyDict_GetItemWithError(self->failures, index);
 
@@ -330,7 +327,7 @@ static PyObject *row_of(struct stream_object *self, struct ac_task *task)
 	struct ac_outcome outcome;
 	PyObject *index, *value = NULL, *row;
 	bool failed = true;
-	int64_t elapsed = 0;
+	int64_t elapsed_ns = 0;
 	const void *data;
 	size_t len;
 
@@ -340,9 +337,9 @@ static PyObject *row_of(struct stream_object *self, struct ac_task *task)
 		self->taken_bytes += len;
 	index = PyLong_FromUnsignedLongLong(outcome.index);
 	if (index && PyDict_GET_SIZE(self->failures))
-		value = instead_of(self, index);
+		value = take_failure(self, index);
 	if (index && !value && !PyErr_Occurred())
-		value = value_of(self->pool, task, NULL, &failed, &elapsed);
+		value = outcome_value(self->explainer, task, NULL, &failed, &elapsed_ns);
 	ac_task_free(task);
 	if (!index || !value) {
 		Py_XDECREF(index);
@@ -354,7 +351,7 @@ static PyObject *row_of(struct stream_object *self, struct ac_task *task)
 	PyTuple_SET_ITEM(row, 0, Py_NewRef(index));
 	PyTuple_SET_ITEM(row, 1, Py_NewRef(failed ? Py_False : Py_True));
 	PyTuple_SET_ITEM(row, 2, Py_NewRef(value));
-	PyTuple_SET_ITEM(row, 3, PyLong_FromLongLong(elapsed));
+	PyTuple_SET_ITEM(row, 3, PyLong_FromLongLong(elapsed_ns));
 out:
 	Py_DECREF(index);
 	Py_DECREF(value);
@@ -370,7 +367,8 @@ static int append_row(struct stream_object *self, PyObject *rows, struct ac_task
 	return r;
 }
 
-/* Without the GIL; what the stream is closed with meanwhile is done here. */
+/* Wait without the GIL. Another thread may close the stream meanwhile: then the last thread
+ * that was waiting really closes it, and 0 is returned (the end). */
 static int await_next(struct stream_object *self, struct ac_task **task, int64_t timeout)
 {
 	struct ac_stream *stream = self->stream;
@@ -390,8 +388,8 @@ static int await_next(struct stream_object *self, struct ac_task **task, int64_t
 	return r;
 }
 
-/* What has ended, without waiting: 1 or 0 as ac_stream_next, or a code. -1: see
- * PyErr_Occurred. */
+/* Append the results that are ready to rows. Returns what the last ac_stream_next returned;
+ * -1 with an exception set. */
 static int drain(struct stream_object *self, PyObject *rows, Py_ssize_t most)
 {
 	struct ac_task *task;
@@ -404,23 +402,23 @@ static int drain(struct stream_object *self, PyObject *rows, Py_ssize_t most)
 	return r;
 }
 
-/* As drain, but waits for the first one. */
+/* As drain, but waits for the first result. */
 static int fill(struct stream_object *self, PyObject *rows, Py_ssize_t most, int64_t timeout)
 {
-	struct patience patience;
+	struct sliced_wait wait;
 	struct ac_task *task;
 	int r = drain(self, rows, most);
 
 	if (PyList_GET_SIZE(rows) || r != -ETIMEDOUT || timeout == 0)
 		return r;
-	patience_begin(&patience, timeout);
+	sliced_wait_begin(&wait, timeout);
 	do {
-		r = await_next(self, &task, patience_slice(&patience));
+		r = await_next(self, &task, sliced_wait_next(&wait));
 		if (r == 1) {
 			r = append_row(self, rows, task);
 			return r < 0 ? r : drain(self, rows, most);
 		}
-		r = patience_judge(&patience, r);
+		r = sliced_wait_check(&wait, r);
 	} while (r == -EINTR && self->stream && !self->closed);
 	return r;
 }
@@ -487,34 +485,37 @@ static PyObject *stream_weight(PyObject *object, void *unused)
 }
 
 static PyGetSetDef stream_figures[] = {
-	{ "pushed", stream_pushed, NULL, "Calls handed in.", NULL },
+	{ "pushed", stream_pushed, NULL, "Calls pushed.", NULL },
 	{ "taken", stream_taken, NULL, "Results taken.", NULL },
-	{ "weight", stream_weight, NULL, "Bytes of a call and its result, on average.", NULL },
+	{ "weight", stream_weight, NULL, "Average bytes of a call plus average bytes of a result.", NULL },
 	{ 0 },
 };
 
 static PyMethodDef stream_methods[] = {
 	{ "push", stream_push, METH_VARARGS,
 	  "push(function, items, star, divisible) -> int\n\n"
-	  "One call for a sequence of items: its index." },
+	  "Push one call for a sequence of items. Returns the call's index." },
 	{ "push_call", stream_push_call, METH_VARARGS,
-	  "push_call(function, args, kwds) -> int" },
+	  "push_call(function, args, kwds) -> int\n\nPush one call. Returns its index." },
 	{ "push_failure", stream_push_failure, METH_O,
-	  "push_failure(exception) -> int\n\nIn the place of a call." },
+	  "push_failure(exception) -> int\n\n"
+	  "Push a call whose result is this exception. Returns its index." },
 	{ "feed", stream_feed, METH_VARARGS,
 	  "feed(function, iterator, star, chunk, most, most_bytes) -> bool\n\n"
-	  "At most so many calls (of so many bytes), one for each item (chunk 0) or for "
-	  "each list of chunk items. False: the iterator is at its end. Raises what it raises." },
+	  "Push at most most calls of most_bytes bytes together: one for each item (chunk 0), or "
+	  "one for each list of chunk items. False: the iterator is at its end. Raises what the "
+	  "iterator raises." },
 	{ "take", stream_take, METH_VARARGS,
 	  "take(timeout=None, most=256) -> list of (index, ok, value, elapsed_ns), or None\n\n"
-	  "What has ended; waits for the first one. []: time is over. None: the stream "
-	  "was ended or closed, and all is taken." },
+	  "The results that have arrived; waits for the first one. []: none within timeout "
+	  "seconds. None: the stream was ended or closed, and all results have been taken." },
 	{ "take_back", stream_take_back, METH_NOARGS,
 	  "take_back() -> (index, kept) or None\n\n"
-	  "Items that nobody has begun, of a divisible call that runs." },
-	{ "end", stream_end, METH_NOARGS, "Nothing more will be pushed." },
+	  "Take back the items that the worker of a divisible call has not begun: the call keeps "
+	  "its first kept items. None: no call has such items." },
+	{ "end", stream_end, METH_NOARGS, "Say that nothing more will be pushed." },
 	{ "close", stream_close, METH_NOARGS,
-	  "What waits is cancelled, what runs ends unseen." },
+	  "Cancel the calls that no worker has begun, and drop the results of the others." },
 	{ 0 },
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One call: waited for, decoded where it is asked for. Subclasses in Python (results that
- * have callbacks, results of maps) have no task here and bring methods of their own.
+ * One call. Its result is decoded in the thread that asks for it first. Subclasses in Python
+ * (results that have callbacks, results of maps) have no task here and bring methods of
+ * their own.
  */
 #include "task.h"
 
@@ -9,20 +10,21 @@
 #include <structmember.h>
 #include <unistd.h>
 
-#include "codec.h"
+#include "errors.h"
+#include "waiting.h"
 
 /* ---- life ---- */
 
-struct task_object *task_make(struct pool_object *pool, PyObject *owner,
-			      PyObject *function)
+struct task_object *task_make(PyTypeObject *type, PyObject *pool, struct dropped *dropped,
+			      PyObject *owner, PyObject *function)
 {
-	PyTypeObject *type = (PyTypeObject *)pool->result_type;
 	struct task_object *self = (struct task_object *)type->tp_alloc(type, 0);
 
 	if (!self)
 		return NULL;
-	self->state = pool->state;
-	self->pool = (struct pool_object *)Py_NewRef(pool);
+	self->state = dropped->explainer->state;
+	self->pool = Py_NewRef(pool);
+	self->dropped = dropped;
 	self->owner = Py_NewRef(owner);
 	self->function = Py_NewRef(function);
 	return self;
@@ -45,9 +47,10 @@ static int task_clear(PyObject *object)
 {
 	struct task_object *self = (struct task_object *)object;
 
-	/* Before its pool, which may be closed with this. */
+	/* Before its pool: this may be the last reference, with which the pool is closed. */
 	ac_task_free(self->task);
 	self->task = NULL;
+	self->dropped = NULL;
 	Py_CLEAR(self->pool);
 	Py_CLEAR(self->owner);
 	Py_CLEAR(self->function);
@@ -56,8 +59,8 @@ static int task_clear(PyObject *object)
 	return 0;
 }
 
-/* In a forked child it is its parent's to tell. */
-static void tell_unfetched(PyObject *object, PyObject *unfetched)
+/* In a forked child the failure is its parent's to report. */
+static void report_if_ours(PyObject *object, PyObject *unfetched)
 {
 	PyObject *pid = PyTuple_GET_ITEM(unfetched, 0);
 
@@ -66,18 +69,18 @@ static void tell_unfetched(PyObject *object, PyObject *unfetched)
 				 PyTuple_GET_ITEM(unfetched, 2));
 }
 
-/* Nobody will ask for it any more. In C, since a signal handler that raises would cut short a
- * __del__ of Python's. */
+/* The user dropped the result. This is C, since a signal handler that raises an exception
+ * could cut a Python __del__ short. */
 static void task_finalize(PyObject *object)
 {
 	struct task_object *self = (struct task_object *)object;
 	struct ac_task *task = self->task;
 
 	if (self->unfetched && PyTuple_Check(self->unfetched)) {
-		tell_unfetched(object, self->unfetched);
-	} else if (task && !self->settled) {
+		report_if_ours(object, self->unfetched);
+	} else if (task && !self->has_result) {
 		self->task = NULL;
-		dropped_add(self->pool, task, self->function);
+		dropped_add(self->dropped, task, self->function);
 	}
 }
 
@@ -91,9 +94,9 @@ static void task_dealloc(PyObject *object)
 	Py_DECREF(type);
 }
 
-/* ---- settling ---- */
+/* ---- the result ---- */
 
-/* Without memory for it nobody will hear of it. */
+/* Where there is no memory for the note, the failure is not reported. */
 static void note_unfetched(struct task_object *self)
 {
 	self->unfetched = Py_BuildValue("(iOO)", (int)getpid(), self->value,
@@ -102,22 +105,22 @@ static void note_unfetched(struct task_object *self)
 		PyErr_Clear();
 }
 
-void task_settle(struct task_object *self, PyObject *value, bool failed)
+void task_set_result(struct task_object *self, PyObject *value, bool failed)
 {
 	if (!value) {
 		value = take_exception();
 		failed = true;
 	}
-	if (self->settled) {
+	if (self->has_result) {
 		Py_XDECREF(value);
 		return;
 	}
 	self->value = value;
 	self->failed = failed;
-	self->settled = true;
+	self->has_result = true;
 	if (failed)
 		note_unfetched(self);
-	if (!self->waiting) {
+	if (!self->users) {
 		ac_task_free(self->task);
 		self->task = NULL;
 	}
@@ -125,57 +128,59 @@ void task_settle(struct task_object *self, PyObject *value, bool failed)
 	Py_CLEAR(self->function);
 }
 
-/* Its task has ended. Decoding runs the user's code: another thread may be faster. */
+/* The task has ended. Decoding runs the user's code without a lock: another thread may set
+ * the result meanwhile. */
 static void decode(struct task_object *self)
 {
-	int64_t elapsed;
+	int64_t elapsed_ns;
 	PyObject *value;
 	bool failed;
 
-	self->waiting++;
-	value = value_of(self->pool, self->task, self->function, &failed, &elapsed);
-	self->waiting--;
-	task_settle(self, value, failed);
+	self->users++;
+	value = outcome_value(self->dropped->explainer, self->task, self->function, &failed,
+			      &elapsed_ns);
+	self->users--;
+	task_set_result(self, value, failed);
 }
 
-/* 0, or -EINTR: it has to be waited for. A look may start workers, which runs Python code, and
- * other threads meanwhile. */
-static int look(struct task_object *self)
+/* 0: the task has ended; -EINTR: wait for it. ac_task_ready may start workers, which runs
+ * Python code, so another thread may have set the result when this returns. */
+static int poll_task(struct task_object *self)
 {
 	int r;
 
-	self->waiting++;
+	self->users++;
 	r = ac_task_ready(self->task) == 1 ? 0 : -EINTR;
-	self->waiting--;
+	self->users--;
 	return r;
 }
 
-/* Wait until it is settled: 1, 0 when the time is over, -1 with an exception set. */
-static int await_settled(struct task_object *self, int64_t timeout)
+/* Wait until the result is here: 1, 0 after the timeout, -1 with an exception set. */
+static int await_result(struct task_object *self, int64_t timeout)
 {
-	struct patience patience;
+	struct sliced_wait wait;
 	int r;
 
-	if (self->settled)
+	if (self->has_result)
 		return 1;
 	if (!self->task) {
 		PyErr_SetString(PyExc_RuntimeError, "this result belongs to no task");
 		return -1;
 	}
-	r = look(self);
-	if (self->settled)
+	r = poll_task(self);
+	if (self->has_result)
 		return 1;
 	if (r == -EINTR)
-		patience_begin(&patience, timeout);
+		sliced_wait_begin(&wait, timeout);
 	while (r == -EINTR) {
-		self->waiting++;
+		self->users++;
 		Py_BEGIN_ALLOW_THREADS
-		r = ac_task_wait(self->task, patience_slice(&patience));
+		r = ac_task_wait(self->task, sliced_wait_next(&wait));
 		Py_END_ALLOW_THREADS
-		self->waiting--;
-		if (self->settled)
+		self->users--;
+		if (self->has_result)
 			return 1;
-		r = patience_judge(&patience, r);
+		r = sliced_wait_check(&wait, r);
 		if (r == -1)
 			return -1;
 	}
@@ -210,7 +215,7 @@ static PyObject *task_get(PyObject *object, PyObject *args, PyObject *kwds)
 
 	if (parse_timeout(args, kwds, "|O:get", &timeout) < 0)
 		return NULL;
-	r = await_settled(self, timeout);
+	r = await_result(self, timeout);
 	if (r < 0)
 		return NULL;
 	if (r == 0) {
@@ -229,14 +234,14 @@ static PyObject *task_wait(PyObject *object, PyObject *args, PyObject *kwds)
 	int64_t timeout;
 
 	if (parse_timeout(args, kwds, "|O:wait", &timeout) < 0 ||
-	    await_settled((struct task_object *)object, timeout) < 0)
+	    await_result((struct task_object *)object, timeout) < 0)
 		return NULL;
 	Py_RETURN_NONE;
 }
 
 static PyObject *task_ready(PyObject *object, PyObject *unused)
 {
-	int r = await_settled((struct task_object *)object, 0);
+	int r = await_result((struct task_object *)object, 0);
 
 	(void)unused;
 	return r < 0 ? NULL : PyBool_FromLong(r);
@@ -245,7 +250,7 @@ static PyObject *task_ready(PyObject *object, PyObject *unused)
 static PyObject *task_successful(PyObject *object, PyObject *unused)
 {
 	struct task_object *self = (struct task_object *)object;
-	int r = await_settled(self, 0);
+	int r = await_result(self, 0);
 
 	(void)unused;
 	if (r < 0)
@@ -258,16 +263,16 @@ static PyObject *task_successful(PyObject *object, PyObject *unused)
 
 static PyMemberDef task_members[] = {
 	{ "_unfetched", T_OBJECT, offsetof(struct task_object, unfetched), 0,
-	  "What is to be told when it is collected: (pid, exception, function), or None." },
+	  "(pid, exception, function) to be logged when this result is dropped, or None." },
 	{ 0 },
 };
 
 static PyMethodDef task_methods[] = {
 	{ "get", (PyCFunction)(void (*)(void))task_get, METH_VARARGS | METH_KEYWORDS,
-	  "get(timeout=None)\n\nThe value, or the exception, raised. TimeoutError after "
-	  "timeout seconds." },
+	  "get(timeout=None)\n\nReturn the value, or raise the call's exception. TimeoutError "
+	  "after timeout seconds." },
 	{ "wait", (PyCFunction)(void (*)(void))task_wait, METH_VARARGS | METH_KEYWORDS,
-	  "wait(timeout=None)\n\nWait until it is ready, at most timeout seconds." },
+	  "wait(timeout=None)\n\nWait until the call has ended, at most timeout seconds." },
 	{ "ready", task_ready, METH_NOARGS, "Whether the call has ended." },
 	{ "successful", task_successful, METH_NOARGS,
 	  "Whether the call ended without an exception. ValueError before it has ended." },

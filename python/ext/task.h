@@ -3,26 +3,31 @@
 #ifndef TASK_H
 #define TASK_H
 
-#include "ext.h"
+#include "dropped.h"
+
+extern PyType_Spec task_spec;
 
 struct task_object {
 	PyObject_HEAD
 	struct state *state;
-	struct ac_task *task;	/* NULL before submission and once decoded */
-	struct pool_object *pool;
+	struct ac_task *task;	/* NULL before submission and once the result is here */
+	PyObject *pool;		/* keeps the following one alive */
+	struct dropped *dropped;
 	PyObject *owner;	/* the user's pool: alive as long as it has work */
 	PyObject *function;	/* named when its worker dies */
 	PyObject *value;	/* or the exception */
-	bool settled, failed;
-	PyObject *unfetched;	/* (pid, exception, function) of a failure that nobody has heard of */
-	unsigned waiting;	/* threads that are in a call with task */
+	bool has_result, failed;
+	PyObject *unfetched;	/* (pid, exception, function) of a failure nobody asked for yet */
+	unsigned users;		/* threads that are in a call with task */
 };
 
-/* One that is to be submitted, of the pool's result type. NULL with an exception set. */
-struct task_object *task_make(struct pool_object *pool, PyObject *owner,
-			      PyObject *function);
-/* Its value, or its exception, is there: takes over value, which may be NULL for "an
- * exception is set". Only the first one counts. */
-void task_settle(struct task_object *self, PyObject *value, bool failed);
+/* A result of the given subclass of Task, whose task the caller submits. owner stays alive
+ * until the result is there; pool is the object that dropped belongs to. NULL with an
+ * exception set. */
+struct task_object *task_make(PyTypeObject *type, PyObject *pool, struct dropped *dropped,
+			      PyObject *owner, PyObject *function);
+/* Set the value, or the exception. Takes over value; NULL: the exception that is set.
+ * A second call changes nothing. */
+void task_set_result(struct task_object *self, PyObject *value, bool failed);
 
 #endif

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The type Worker: the seat that a worker process takes, and the loop that it stays in.
- * The common way (decode, call, encode) is C; what failures look like is said by
- * a Python function, allcores.worker.encode_failure.
+ * The type Worker: the seat that a worker process takes, and the loop in which it runs calls.
+ * Decoding, calling and encoding are C. A Python function, allcores.worker.encode_failure,
+ * makes the bytes for an exception.
  */
+#include "worker.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "codec.h"
+#include "errors.h"
+#include "waiting.h"
 
 #define KNOWN_MOST 1024	/* functions that a worker remembers by their pickles */
 
-/* How many forks lie between the first process that had this module and this one. */
+/* How many forks lie between the process that imported this module and this one. */
 static unsigned forks;
 static bool counts_forks;
 
@@ -31,7 +35,7 @@ struct worker_object {
 	PyObject *last_name, *last_function;
 };
 
-/* One task on its way through. */
+/* The call that the worker runs at the moment. */
 struct job {
 	struct ac_call *call;
 	struct request head;
@@ -39,10 +43,10 @@ struct job {
 	size_t payload_len;
 	const char *name;	/* the function's pickle */
 	int64_t elapsed_ns;
-	unsigned forks;		/* as it began */
+	unsigned forks;		/* the count when the job began */
 };
 
-/* Where a task failed: encode_failure's first argument. */
+/* Where a call failed: the first argument of encode_failure. */
 enum stage { STAGE_DECODE, STAGE_RUN, STAGE_ENCODE };
 
 /* ---- life ---- */
@@ -147,7 +151,8 @@ static bool is_last(const struct worker_object *self, const struct job *job)
 		       job->head.function_len);
 }
 
-/* What a dump shows, which a description that can't be had must not disturb. Takes over text. */
+/* Set the text that a dump shows. A failed description must not fail the call. Takes over
+ * text. */
 static void say(struct worker_object *self, PyObject *text)
 {
 	const char *words = text && PyUnicode_Check(text) ? PyUnicode_AsUTF8(text) : "?";
@@ -157,7 +162,7 @@ static void say(struct worker_object *self, PyObject *text)
 	PyErr_Clear();
 }
 
-/* The pair of a function and its description: a new reference. */
+/* A function and its description, a pair: a new reference. */
 static PyObject *load_pair(struct worker_object *self, PyObject *name)
 {
 	PyObject *pair = PyDict_GetItemWithError(self->known, name), *function, *text;
@@ -198,14 +203,15 @@ static PyObject *find_function(struct worker_object *self, const struct job *job
 	return function;
 }
 
-/* One that came with its payload: the next one of another kind is to be named again. */
+/* For a function that came with its payload. last_name is cleared, so that the next call of
+ * the function before sets the text again. */
 static void say_bundled(struct worker_object *self, PyObject *function)
 {
 	Py_CLEAR(self->last_name);
 	say(self, PyObject_CallOneArg(self->describe, function));
 }
 
-/* ---- a task ---- */
+/* ---- a call ---- */
 
 static int open_job(struct job *job, struct ac_call *call)
 {
@@ -225,7 +231,7 @@ static int open_job(struct job *job, struct ac_call *call)
 	job->payload_len = len - sizeof job->head - job->head.function_len;
 	return 0;
 err:
-	PyErr_SetString(PyExc_EOFError, "a call is cut short");
+	PyErr_SetString(PyExc_EOFError, "the call is truncated");
 	return -1;
 }
 
@@ -248,7 +254,7 @@ static int decode_job(struct worker_object *self, const struct job *job,
 		*payload = Py_NewRef(PyTuple_GET_ITEM(both, 1));
 		say_bundled(self, *function);
 	} else if (both) {
-		PyErr_SetString(PyExc_TypeError, "a call is not a pair");
+		PyErr_SetString(PyExc_TypeError, "the call is not a pair of function and payload");
 	}
 	Py_XDECREF(both);
 	return *payload ? 0 : -1;
@@ -292,7 +298,8 @@ static PyObject *call_items(struct job *job, PyObject *function, PyObject *items
 		r = append_value(values, star ? call_star(function, item, NULL) :
 						PyObject_CallOneArg(function, item));
 		Py_DECREF(item);
-		/* A child that an item forked has come back from it: the rest is not its own. */
+		/* This is a child that the item forked, and that returned from the item's
+		 * function: the remaining items are the worker's, not the child's. */
 		if (job->forks != forks && r == 0)
 			_exit(0);
 	}
@@ -319,13 +326,13 @@ static PyObject *run_job(struct job *job, PyObject *function, PyObject *payload)
 	case REQUEST_STAR_ITEMS:
 		return call_items(job, function, payload);
 	}
-	PyErr_Format(PyExc_ValueError, "a call of unknown kind %d", job->head.kind);
+	PyErr_Format(PyExc_ValueError, "the call has the unknown kind %d", job->head.kind);
 	return NULL;
 }
 
-/* ---- the answer ---- */
+/* ---- the result ---- */
 
-static int answer_bytes(struct job *job, const void *data, size_t len)
+static int return_bytes(struct job *job, const void *data, size_t len)
 {
 	int r = ac_call_return(job->call, data, len);
 
@@ -335,7 +342,7 @@ static int answer_bytes(struct job *job, const void *data, size_t len)
 	return -1;
 }
 
-static int answer_value(struct worker_object *self, struct job *job, PyObject *value)
+static int return_value(struct worker_object *self, struct job *job, PyObject *value)
 {
 	struct response head = { .elapsed_ns = job->elapsed_ns };
 	struct encoder *encoder = encoder_take(self->state);
@@ -344,19 +351,19 @@ static int answer_value(struct worker_object *self, struct job *job, PyObject *v
 	if (r == 0)
 		r = encode_object(encoder, value);
 	if (r == 0)
-		r = answer_bytes(job, encoder->sink->data, encoder->sink->len);
+		r = return_bytes(job, encoder->sink->data, encoder->sink->len);
 	encoder_give(self->state, encoder);
 	return r;
 }
 
-/* The exception that is set is the task's, if it is an Exception; others (SystemExit,
- * KeyboardInterrupt) end the worker. */
-static int answer_failure(struct worker_object *self, struct job *job, enum stage stage,
+/* An Exception becomes the result of the call. Others (SystemExit, KeyboardInterrupt) stay
+ * set and end the worker. */
+static int return_failure(struct worker_object *self, struct job *job, enum stage stage,
 			  PyObject *value)
 {
 	struct response head = { .failed = true };
 	PyObject *error, *bytes;
-	char *room;
+	char *buffer;
 
 	if (!PyErr_ExceptionMatches(PyExc_Exception))
 		return -1;
@@ -366,17 +373,17 @@ static int answer_failure(struct worker_object *self, struct job *job, enum stag
 	Py_XDECREF(error);
 	if (!bytes)
 		return -1;
-	room = ac_call_reserve(job->call, sizeof head + (size_t)PyBytes_GET_SIZE(bytes));
-	if (room) {
-		memcpy(room, &head, sizeof head);
-		memcpy(room + sizeof head, PyBytes_AS_STRING(bytes),
+	buffer = ac_call_reserve(job->call, sizeof head + (size_t)PyBytes_GET_SIZE(bytes));
+	if (buffer) {
+		memcpy(buffer, &head, sizeof head);
+		memcpy(buffer + sizeof head, PyBytes_AS_STRING(bytes),
 		       (size_t)PyBytes_GET_SIZE(bytes));
 	}
 	Py_DECREF(bytes);
-	return room ? 0 : ac_call_fail(job->call, "no shared memory for the exception");
+	return buffer ? 0 : ac_call_fail(job->call, "no shared memory for the exception");
 }
 
-/* 0, a value for ac_worker_done, or -1 with an exception that ends the worker. */
+/* The status for ac_worker_done, or -1 with an exception that ends the worker. */
 static int serve_call(struct worker_object *self, struct ac_call *call)
 {
 	PyObject *function = NULL, *payload = NULL, *value = NULL;
@@ -397,17 +404,17 @@ static int serve_call(struct worker_object *self, struct ac_call *call)
 	if (!value)
 		goto out;
 	stage = STAGE_ENCODE;
-	r = answer_value(self, &job, value);
+	r = return_value(self, &job, value);
 out:
 	if (r < 0)
-		r = answer_failure(self, &job, stage, value);
+		r = return_failure(self, &job, stage, value);
 	Py_XDECREF(value);
 	Py_XDECREF(payload);
 	Py_XDECREF(function);
 	return r;
 }
 
-/* 1: a call; 0: leave; -1. */
+/* 1: a call; 0: the worker is to exit; -1 with an exception set. */
 static int take_call(struct worker_object *self, struct ac_call **call)
 {
 	int r;
@@ -419,7 +426,7 @@ static int take_call(struct worker_object *self, struct ac_call **call)
 		if (r == -EINTR && PyErr_CheckSignals() < 0)
 			return -1;
 	} while (r == -EINTR);
-	/* A child that a task forked has come back from the task: it is nobody. */
+	/* This is a child that a task forked, and that returned from the task's function. */
 	if (r == AC_EFORK)
 		_exit(0);
 	if (r < 0)
@@ -448,14 +455,14 @@ static PyObject *worker_run(PyObject *object, PyObject *unused)
 static PyMethodDef worker_methods[] = {
 	{ "ready", worker_ready, METH_VARARGS,
 	  "ready(status=0, text=None)\n\nTell the owner that this worker is ready, or "
-	  "(status not 0) that it will not be, and why." },
+	  "(status not 0) why it cannot be." },
 	{ "say", worker_say, METH_O,
-	  "say(text)\n\nWhat this worker is at, until it runs a call." },
+	  "say(text)\n\nSet the text that a dump shows until this worker runs a call." },
 	{ "wait", worker_wait, METH_NOARGS,
-	  "wait() -> bool\n\nUntil there may be a call to run; False: it is time to leave." },
+	  "wait() -> bool\n\nSleep until there may be a call to run. False: the worker is to exit." },
 	{ "run", worker_run, METH_NOARGS,
-	  "Run calls until the pool is closed or this worker has done its share. What "
-	  "is not an Exception comes out." },
+	  "Run calls until the pool is closed or this worker has run its share "
+	  "(maxtasksperchild). Raises what a call raises, if that is not an Exception." },
 	{ 0 },
 };
 

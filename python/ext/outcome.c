@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/* Values and exceptions of calls that have ended: see outcome.h. */
+#include "outcome.h"
+
+#include "codec.h"
+#include "errors.h"
+#include "waiting.h"
+
+/* The exception: a new reference, or NULL with one set. */
+static PyObject *explain(const struct explainer *explainer, const struct ac_outcome *outcome,
+			 PyObject *function)
+{
+	/* "replace": the engine may have cut the text within a character. */
+	PyObject *text = PyUnicode_DecodeUTF8(outcome->text, (Py_ssize_t)strlen(outcome->text),
+					      "replace");
+
+	return PyObject_CallMethod(explainer->crew, "explain", "isNiiiILKO", outcome->status,
+				   ac_errname(outcome->status), text,
+				   outcome->signal, outcome->exit_code, (int)outcome->pid,
+				   outcome->worker, (long long)outcome->ran_ns,
+				   (unsigned long long)outcome->peak_rss,
+				   function ? function : Py_None);
+}
+
+static PyObject *decode_or_explain(const struct explainer *explainer, struct ac_task *task,
+				   PyObject *function, bool *failed, int64_t *elapsed_ns)
+{
+	struct ac_outcome outcome;
+	const void *data;
+	size_t len;
+
+	if (ac_task_result(task, &data, &len) == 0)
+		return decode_response(explainer->state, data, len, failed, elapsed_ns);
+	ac_task_outcome(task, &outcome);
+	return explain(explainer, &outcome, function);
+}
+
+PyObject *outcome_value(const struct explainer *explainer, struct ac_task *task,
+			PyObject *function, bool *failed, int64_t *elapsed_ns)
+{
+	unsigned interrupts = 0;
+	PyObject *value;
+
+	do {
+		*failed = true;
+		*elapsed_ns = 0;
+		value = decode_or_explain(explainer, task, function, failed, elapsed_ns);
+	} while (!value && postpone_interrupt(&interrupts));
+	if (!value) {
+		*failed = true;
+		value = take_exception();
+	}
+	if (interrupts)
+		PyErr_SetInterrupt();
+	return value;
+}
+
+PyObject *outcome_failure(const struct explainer *explainer, struct ac_task *task,
+			  PyObject *function)
+{
+	struct ac_outcome outcome;
+	int64_t elapsed_ns;
+	const void *data;
+	bool failed;
+	size_t len;
+
+	ac_task_outcome(task, &outcome);
+	if (outcome.status == AC_ECANCELED)
+		return NULL;
+	if (ac_task_result(task, &data, &len) == 0 && !response_failed(data, len))
+		return NULL;
+	return outcome_value(explainer, task, function, &failed, &elapsed_ns);
+}
+
+PyObject *outcome_refusal(const struct explainer *explainer, int code)
+{
+	struct ac_outcome outcome = { .status = code, .exit_code = -1 };
+
+	/* A pool that has failed says why only to a call that asks for its outcome. */
+	if (code == AC_ESTART || code == AC_EBROKEN)
+		ac_pool_call(explainer->pool, ANY_CALL, NULL, 0, NULL, NULL, &outcome);
+	if (!outcome.text[0])
+		PyOS_snprintf(outcome.text, sizeof outcome.text, "%s",
+			      ac_strerror(code));
+	outcome.status = code;
+	return explain(explainer, &outcome, NULL);
+}
+
+void outcome_raise_refusal(const struct explainer *explainer, int code)
+{
+	PyObject *error = outcome_refusal(explainer, code);
+
+	if (error)
+		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+	Py_XDECREF(error);
+}
