@@ -16,6 +16,7 @@ from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
 from . import errors, oom, signals, stacks
+from .descriptors import standard_reserved
 from .waiting import SLICE
 from .worker import Seat, forking, main
 
@@ -160,7 +161,8 @@ class Crew:
                 return -errno.ECANCELED
         try:
             if self._requests.get(worker) != request:
-                self._start(worker, fd, request)
+                with standard_reserved():
+                    self._start(worker, fd, request)
             return _pid_of(self.processes[worker])
         finally:
             _asking.release()

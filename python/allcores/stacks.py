@@ -17,6 +17,8 @@ import signal
 import threading
 import weakref
 
+from .descriptors import above_standard
+
 AREA = 1 << 26  # bytes; no worker fills that in its life
 
 # One of those that no program uses by itself.
@@ -34,7 +36,7 @@ class Stacks:
         self.fd = -1
         self._lock = threading.RLock()
         try:
-            self.fd = os.memfd_create("allcores-stacks")
+            self.fd = above_standard(os.memfd_create("allcores-stacks"))
         except (AttributeError, OSError):
             return
         self._close = weakref.finalize(self, os.close, self.fd)
@@ -111,7 +113,7 @@ def write_to(fd: int, worker: int) -> None:
     if fd < 0:
         return
     try:
-        own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        own = above_standard(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
         os.lseek(own, worker * AREA, os.SEEK_SET)
     except OSError:
         return

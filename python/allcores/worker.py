@@ -14,6 +14,7 @@ from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd, ForkingPickler
 
 from . import _core, stacks
+from .descriptors import above_standard
 from .errors import describe
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -39,7 +40,7 @@ class Seat:
 
     def __setstate__(self, state: Any) -> None:
         number, duplicates = state
-        fd, *stacks_fd = [duplicate.detach() for duplicate in duplicates]
+        fd, *stacks_fd = [above_standard(duplicate.detach()) for duplicate in duplicates]
         self.__init__(number, fd, stacks_fd[0] if stacks_fd else -1)  # type: ignore[misc]
 
     def take(self) -> _core.Worker:
@@ -67,7 +68,7 @@ def _set_up() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if _stdin:
         try:
-            sys.stdin = open(os.devnull, encoding="utf-8")
+            sys.stdin = open(above_standard(os.open(os.devnull, os.O_RDONLY)), encoding="utf-8")
         except OSError:
             pass  # then it has none
     # What a task prints is out before its result is: the worker may be ended then.

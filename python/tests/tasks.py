@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the workers run. Importing it costs little: every spawned worker does."""
 import faulthandler
+import fcntl
 import multiprocessing
 import multiprocessing.util
 import os
@@ -625,3 +626,15 @@ def read_input(x):
 
 def enable_own_faulthandler(path):
     faulthandler.enable(open(path, "a"))
+
+
+def standard_descriptors():
+    """What 0, 1 and 2 lead to, those that are open."""
+    return [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)
+            if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+
+def writable_standard_descriptors(_):
+    return [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)
+            if os.path.lexists(f"/proc/self/fd/{fd}")
+            and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY]

@@ -23,7 +23,7 @@ import allcores
 import allcores.crew
 import allcores.pool
 import tasks
-from support import PATIENCE, Case, engine_only, for_each_method, pids
+from support import PATIENCE, Case, engine_only, for_each_method, pids, run_script
 
 
 @engine_only
@@ -522,7 +522,63 @@ class NothingLeft(Case):
                 len(multiprocessing.active_children()))
 
 
-for_each_method(globals(), OnTheWay, Callbacks, Terminated, Threads, NothingLeft)
+@engine_only
+class StandardDescriptors(Case):
+    """0, 1 and 2 are closed: nothing that the package opens takes these numbers."""
+
+    def run_closed(self, body):
+        """Run body in a program that was started with them closed; what it prints to log."""
+        code, _, err = run_script(self, f"""
+import fcntl, os, sys
+import allcores, tasks
+if __name__ == "__main__" and len(sys.argv) == 2:
+    for number in range(3):
+        os.close(number)
+    os.execv(sys.executable, [sys.executable, *sys.argv, "closed"])
+elif __name__ == "__main__":
+    with open({self.path("log")!r}, "w") as file:
+        log = os.fdopen(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3), "w")
+    context = allcores.get_context(sys.argv[1])
+""" + "".join(f"    {line}\n" for line in body.strip().splitlines()), self.method)
+        self.assertEqual((code, err), (0, ""))
+        with open(self.path("log")) as file:
+            lines = file.read().splitlines()
+        self.assertTrue(lines)
+        return lines
+
+    def check(self, lines):
+        for line in lines:
+            self.assertNotRegex(line, "stacks|pipe:|script|/log")
+
+    def test_in_the_owner(self):
+        self.check(self.run_closed("""
+with context.Pool(2, maxtasksperchild=3) as pool:
+    pool.map(tasks.square, range(20), 1)
+    print("open:", *tasks.standard_descriptors(), file=log)
+"""))
+
+    def test_in_the_owner_when_they_are_closed_later(self):
+        self.check(self.run_closed("""
+for number in range(3):
+    os.open(os.devnull, os.O_RDWR)
+with context.Pool(2, maxtasksperchild=1) as pool:
+    for number in range(3):
+        os.close(number)
+    pool.map(tasks.square, range(20), 1)
+    print("open:", *tasks.standard_descriptors(), file=log)
+"""))
+
+    def test_in_a_worker(self):
+        """Nothing that could be written to."""
+        self.check(self.run_closed("""
+with context.Pool(2, maxtasksperchild=3) as pool:
+    for links in pool.map(tasks.writable_standard_descriptors, range(20), 1):
+        print("open:", *links, file=log)
+"""))
+
+
+for_each_method(globals(), OnTheWay, Callbacks, Terminated, Threads, NothingLeft,
+                StandardDescriptors)
 
 if __name__ == "__main__":
     unittest.main()
