@@ -2,7 +2,7 @@
 """Every core at work: `import allcores as multiprocessing`.
 
 The standard library's multiprocessing, with a Pool that is faster and does not hang.
-allcores.engine says which pool is in use: "allcores", or "stdlib" where the engine can't be
+allcores.engine says which pool is in use: "allcores", or "stdlib" where the engine cannot be used
 (allcores.engine_reason says why).
 """
 
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 def _choose_engine() -> tuple[str, str]:
     wanted = _os.environ.get("ALLCORES_ENGINE", "")
     if wanted not in ("", "allcores", "stdlib"):
-        raise ImportError(f"ALLCORES_ENGINE is {wanted!r}: it can be 'allcores' or 'stdlib'")
+        raise ImportError(f"ALLCORES_ENGINE is {wanted!r}: it must be 'allcores' or 'stdlib'")
     if wanted == "stdlib":
         return "stdlib", "ALLCORES_ENGINE=stdlib"
     try:
@@ -30,7 +30,7 @@ def _choose_engine() -> tuple[str, str]:
     except ImportError as error:
         if wanted == "allcores":
             raise
-        return "stdlib", f"the extension is not there: {error}"
+        return "stdlib", f"the extension cannot be imported: {error}"
     return "allcores", f"liballcores {_core.version()}"
 
 
@@ -47,7 +47,7 @@ if engine == "allcores":
         if not _name.startswith("_"):
             globals()[_name] = getattr(_default, _name)
 else:
-    # Ours of that name would need the engine.
+    # The package's own modules of these names need the engine.
     for _name in ("context", "pool"):
         _module = importlib.import_module("multiprocessing." + _name)
         globals()[_name] = _sys.modules[f"{__name__}.{_name}"] = _module
@@ -55,7 +55,7 @@ else:
         globals()[_name] = getattr(_multiprocessing, _name)
 
     def cpus(leave: int = 0) -> int:
-        """Processors that this process may use, less leave, at least one."""
+        """The number of processors that this process may use, less leave; at least one."""
         try:
             usable = len(_os.sched_getaffinity(0))
         except AttributeError:
@@ -77,7 +77,7 @@ __all__ = [  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> object:
-    """Submodules, ours or the standard library's, imported when they are asked for."""
+    """Import a submodule, of this package or of multiprocessing, on its first use."""
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

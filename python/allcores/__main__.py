@@ -43,7 +43,7 @@ def _info() -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Print it."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m allcores", description=__doc__)
     parser.add_argument("--version", action="version", version=f"allcores {allcores.__version__}")
     parser.add_argument(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The rest of multiprocessing under our name: `import allcores.managers` is
-`import multiprocessing.managers`, the same module object."""
+"""The other modules of multiprocessing under the name of this package: `import allcores.managers`
+imports multiprocessing.managers, the same module object."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ PACKAGE = __package__ + "."
 
 
 def real_name(name: str) -> str:
-    """The name in the standard library for one of ours."""
+    """The standard library's name for a module of this package."""
     return "multiprocessing." + name.removeprefix(PACKAGE)
 
 
 class Finder:
-    """Finds what this package has not, and the standard library's has."""
+    """Finds modules that multiprocessing has and this package does not have."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As importlib asks for it; last of all finders."""
+        """Called by importlib, after all other finders."""
         if not name.startswith(PACKAGE):
             return None
         if PathFinder.find_spec(real_name(name), multiprocessing.__path__) is None:
@@ -38,15 +38,15 @@ class Finder:
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> None:
-        """A stand-in: exec_module puts the real one in its place."""
+        """Let importlib make an empty module, which exec_module replaces."""
 
     @staticmethod
     def exec_module(module: ModuleType) -> None:
-        """Import the real one and let it be found under our name, too."""
+        """Import the standard library's module, and register it under this package's name."""
         name = module.__spec__.name if module.__spec__ else module.__name__
         sys.modules[name] = importlib.import_module(real_name(name))
 
 
 def install() -> None:
-    """Once: ask us after everybody else."""
+    """Register the finder, behind all others."""
     sys.meta_path.append(Finder)

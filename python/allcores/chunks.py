@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""How many items a call of a map consists of."""
+"""How many items one call of a map gets."""
 
 from __future__ import annotations
 
 
 def nominal_size(items: int, workers: int) -> int:
-    """The standard library's size: a quarter of a worker's share."""
+    """The chunk size that the standard library chooses: a quarter of a worker's share."""
     size, extra = divmod(items, workers * 4)
     return size + 1 if extra else size
 
 
 class GivenChunks:
-    """The size that the user gave."""
+    """Chunks of a size that the user gave."""
 
     divisible = False
 
@@ -24,18 +24,19 @@ class GivenChunks:
         return self._size
 
     def learn(self, items: int, elapsed_ns: int) -> None:
-        """So many items took so long."""
+        """Do nothing: the size is given."""
 
 
 class MeasuredChunks:
-    """Long against a call's overhead, short against what is left, so that all end together.
+    """Chunks of a measured size: long compared with the overhead of a call, short compared with the
+    work that is left, so that all workers finish at about the same time.
 
-    Items that turn out longer than expected are taken back from the call that has them.
+    If items take longer than expected, those not begun are taken back from the call.
     """
 
     divisible = True
     TARGET_NS = 1_000_000
-    GROWTH = 16  # at most, from what has been measured to what is tried
+    GROWTH = 16  # a call gets at most so many times the items of the largest call measured
 
     def __init__(self, workers: int, item_ns: float | None = None) -> None:
         """item_ns: how long an item of the last map of this function took, if known."""
@@ -54,10 +55,11 @@ class MeasuredChunks:
         return max(1, min(int(fits), self._known * self.GROWTH, share))
 
     def learn(self, items: int, elapsed_ns: int) -> None:
-        """So many items took so long."""
+        """Learn from a call: items took elapsed_ns together."""
         if not items:
             return
         measured = elapsed_ns / items
-        # More items tell more: the first ones paid for imports, and for cold caches.
+        # A call with more items than all before replaces the average: the first items were slow
+        # because of imports and cold caches.
         self.item_ns = (self.item_ns + measured) / 2 if self._known >= items else measured
         self._known = max(self._known, items)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Contexts: the standard library's, whose Pool is ours.
+"""The standard library's contexts, with the Pool of allcores.
 
-The default is the standard library's own: who sets the start method there has set it here,
-and the other way round.
+The default start method is the standard library's own setting: whether a program sets it there or
+here, it is set in both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """What else the standard library's module has: Process, TimeoutError..."""
+    """Other names of the standard library's module: Process, TimeoutError..."""
     if name.startswith("__"):
         raise AttributeError(name)
     return getattr(_stdlib, name)
@@ -56,15 +56,15 @@ class ForkContext(BaseContext, _stdlib.ForkContext):
 
 
 class SpawnContext(BaseContext, _stdlib.SpawnContext):
-    """Processes are new interpreters."""
+    """Processes start as new interpreters."""
 
 
 class ForkServerContext(BaseContext, _stdlib.ForkServerContext):
-    """Processes are forked from a server that was started afresh."""
+    """Processes are forked from a server process, which starts as a new interpreter."""
 
 
 class DefaultContext(BaseContext, _stdlib.DefaultContext):
-    """The context that is used where none is named."""
+    """The context that is used if a program names none."""
 
     def get_context(self, method: str | None = None) -> Any:
         """The default, or the context that starts processes by that method."""
@@ -73,13 +73,13 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
         return super().get_context(method)
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
-        """Set the default, once; again only with force."""
+        """Set the default start method. Only once, unless force is true."""
         _stdlib._default_context.set_start_method(method, force)
 
     def get_start_method(  # type: ignore[override]
         self, allow_none: bool = False
     ) -> str | None:
-        """The default's method."""
+        """The default start method."""
         return _stdlib._default_context.get_start_method(allow_none)
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The processes of a pool: started by the context's own Process, replaced, explained."""
+"""The worker processes of a pool: starts them by the context's own Process, reaps them, and knows
+how they ended."""
 
 from __future__ import annotations
 
@@ -25,48 +26,51 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Who asks how a process ended takes that answer away from others who ask at the same time
-# (waitpid; the forkserver's pipe), and starting one asks all: so one thread at a time.
-_asking = threading.RLock()
+# Held while a process is reaped or started. How a process ended can be read once only (waitpid,
+# the pipe of the forkserver), so of two threads that ask at once one gets a wrong answer. And
+# starting a process polls all others (multiprocessing's _cleanup).
+_reaping = threading.RLock()
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
 
-def _disown() -> None:
-    """In a forked child: the workers are its parent's, and not for its exit to end."""
-    global _asking
-    _asking = threading.RLock()
+def _disown_workers() -> None:
+    """Runs in a forked child. The workers are its parent's: the child must not terminate them
+    when it exits, as multiprocessing does with a process's own children."""
+    global _reaping
+    _reaping = threading.RLock()
     for crew in _crews:
         _stdlib_process._children.difference_update(crew.processes)  # type: ignore[attr-defined]
 
 
-os.register_at_fork(after_in_child=_disown)
+os.register_at_fork(after_in_child=_disown_workers)
 
 
 def _pid_of(process: BaseProcess) -> int:
-    """0: a custom context's process may have none."""
+    """The pid, or 0: the process object of a custom context may have none."""
     return getattr(process, "pid", None) or 0
 
 
-def _tie(fd: int, pid: int) -> None:
-    """Let the process end with us from now on, and not only once it has taken its seat:
-    what it imports before may take long. It does the same when it comes (ac_worker_open): the
-    flags are the open socket's, which it shares."""
+def _kill_with_owner(fd: int, pid: int) -> None:
+    """Have the kernel kill the process when this one ends, from now on. The worker sets the same
+    when it takes its seat (ac_worker_open), but its imports before that may take long. The owner
+    can do it for the worker, since both share the open socket, whose flags these are."""
     try:
         fcntl.fcntl(fd, fcntl.F_SETOWN, pid)
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     except ProcessLookupError:
-        pass  # it has ended already
+        pass  # the process has exited already
 
 
-# A result may be asked for long after its worker's death: of so many deaths is known more than
-# the engine knows.
+# Keep exit details for the last 1,000 dead workers: a result may be fetched long after its worker
+# died. Of older deaths only the engine's own details are known.
 ENDS_MOST = 1000
 
 
 def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
-    """Its exit code as soon as it has ended. Process.join with a limit waits until all have that
-    hold its sentinel: a child of its own may, and live on."""
+    """Wait for the process and return its exit code; None: it did not exit within timeout seconds.
+    Process.join with a limit would wait until every process has exited that inherited the
+    sentinel: a child of the worker may have, and may live on."""
     if timeout is None:
         process.join()
         return process.exitcode
@@ -79,7 +83,7 @@ def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
 
 
 class End:
-    """What is known of a process that is not in its seat any more."""
+    """How a process ended that has left its seat, as far as it is known."""
 
     def __init__(self, process: BaseProcess, stack: str | None) -> None:
         self.name = process.name
@@ -87,25 +91,24 @@ class End:
         self._process: BaseProcess | None = process  # until it has been reaped
         self._exitcode: int | None = None
 
-    def exitcode(self, timeout: float | None) -> int | None:
-        """None: not within timeout seconds."""
-        with _asking:
+    def reap(self, timeout: float | None) -> int | None:
+        """Wait for the process, and return its exit code; None: not within timeout seconds."""
+        with _reaping:
             process = self._process
             if process is not None:
                 self._exitcode = _exitcode_within(process, timeout)
                 if self._exitcode is not None:
-                    # Once more: it may have ended since, and multiprocessing lets go of one that
-                    # has been joined alone.
+                    # multiprocessing forgets a process only when it is joined.
                     process.join()
-                    self._process = None  # and its descriptors
+                    self._process = None  # closes its descriptors
         return self._exitcode
 
 
 class Crew:
-    """Starts the process for a seat; knows how those that ended did so.
+    """Starts the processes of a pool's workers, and knows how they ended.
 
-    Called by the engine from any thread. It knows nothing of the pool, which may be
-    dropped while it is in use.
+    The engine calls it from any thread. It has no reference to the pool, so that the pool can be
+    garbage-collected while the crew is in use.
     """
 
     def __init__(
@@ -119,30 +122,34 @@ class Crew:
         self._context = context
         self._initializer = initializer
         self._initargs = initargs
-        # Workers have the mask of the thread that made the pool, whichever starts them.
+        # Workers get the signal mask of the thread that made the pool, not of the one that starts
+        # them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        # What is taken from the stacks is in here. Reentrant: garbage may be collected at any time.
-        self._noting = threading.RLock()
-        self._noted: set[int] = set()  # seats whose process has ended and is in what follows
+        # Guards _recorded and _ends; a stack is taken from self.stacks only under it. Reentrant,
+        # since a garbage collection in this thread may come here.
+        self._ends_lock = threading.RLock()
+        self._recorded: set[int] = set()  # seats whose process's end is in _ends
         self._ends: dict[int, End] = {}  # by pid, the oldest first
         self._unreaped: list[End] = []
         self.processes: list[BaseProcess] = []
-        self._requests: dict[int, int] = {}  # for which the process in a seat was started
+        # By seat: the number of the request for which its process was started.
+        self._requests: dict[int, int] = {}
         self.stacks = stacks.Stacks()
-        self._kills = oom.read()
-        self._killed: set[int] = set()  # pids, by SIGKILL, as far as somebody asked
+        self._kills_before = oom.read()
+        self._killed: set[int] = set()  # pids of workers that died by SIGKILL and were explained
         self.failure: BaseException | None = None
-        self._method: str | None = None  # by which processes are started
-        self.over = False  # the pool was terminated: nobody is to be started any more
-        self.postponed, self.deliver = signals.came, signals.deliver
+        self._method: str | None = None  # the start method
+        self.terminated = False  # the pool was: start no more processes
+        self.postponed, self.deliver = signals.postponed, signals.deliver
         _crews.add(self)
 
     def start(self, worker: int, fd: int, request: int) -> int:
-        """Bring up the process for seat number worker: its pid, 0 when it has none, or -errno.
+        """Start the process for seat number worker. Return its pid, 0 if it has none, or -errno.
 
-        Signal handlers wait: an exception of theirs between a fork and the note of it would cost
-        the process, or put two into one seat. A Ctrl-C just before or after comes out, and it is
-        asked again, for the same request.
+        Signal handlers are postponed: an exception between the fork and the lines that record the
+        process would lose the process, or start two for one seat. A Ctrl-C just before or after
+        that is raised from here; the extension then asks again with the same request number, for
+        which no second process is started.
         """
         held = signals.hold()
         try:
@@ -155,9 +162,10 @@ class Crew:
             signals.resume(held)
 
     def _start_once(self, worker: int, fd: int, request: int) -> int:
-        # Whoever has the lock may be collecting a pool, whose end waits for this.
-        while not _asking.acquire(timeout=SLICE):
-            if self.over:
+        # Not without a limit: the thread that holds the lock may be terminating this very pool (a
+        # garbage collection at any line), and then waits for this call.
+        while not _reaping.acquire(timeout=SLICE):
+            if self.terminated:
                 return -errno.ECANCELED
         try:
             if self._requests.get(worker) != request:
@@ -165,11 +173,11 @@ class Crew:
                     self._start(worker, fd, request)
             return _pid_of(self.processes[worker])
         finally:
-            _asking.release()
+            _reaping.release()
 
     def _start(self, worker: int, fd: int, request: int) -> None:
         if worker < len(self.processes):
-            self._note_end(worker)  # before its successor can write there
+            self._record_end(worker)  # before the next process can overwrite the stack
         seat = Seat(worker, fd, self.stacks.fd)
         process = self._make(
             self._context, target=main, args=(seat, self._initializer, self._initargs)
@@ -179,9 +187,9 @@ class Crew:
         method = getattr(type(process), "_start_method", None) or get_start_method()
         self._method = method
         if method != "fork":
-            # It would be started on the way, and unblock what is blocked here.
+            # process.start() would start it, which unblocks the signals that are blocked below.
             resource_tracker.ensure_running()
-        # A Ctrl-C must not meet a child that has not yet said what it does then.
+        # SIGINT is blocked in the child until the child has set its handler.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
@@ -189,22 +197,22 @@ class Crew:
             with forking(seat, early=plain and self._initializer is None):
                 process.start()
             self.processes[worker : worker + 1] = [process]
-            self._noted.discard(worker)
+            self._recorded.discard(worker)
             self._requests[worker] = request
             if method != "fork" and _pid_of(process):
-                _tie(fd, _pid_of(process))
+                _kill_with_owner(fd, _pid_of(process))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         util.debug("added worker")
-        self._unreaped = [end for end in self._unreaped if end.exitcode(0) is None]
+        self._unreaped = [end for end in self._unreaped if end.reap(0) is None]
 
-    def _note_end(self, worker: int) -> None:
+    def _record_end(self, worker: int) -> None:
         process = self.processes[worker]
-        with self._noting:
-            if worker in self._noted:  # an attempt to replace it has failed
+        with self._ends_lock:
+            if worker in self._recorded:  # a first attempt to replace it failed
                 return
-            self._noted.add(worker)
-            end = End(process, stacks.of_crash(self.stacks.take(worker)))
+            self._recorded.add(worker)
+            end = End(process, stacks.crash_stack(self.stacks.take(worker)))
             self._unreaped.append(end)
             pid = _pid_of(process)
             self._ends.pop(pid, None)
@@ -225,68 +233,71 @@ class Crew:
         peak_rss: int,
         function: object,
     ) -> BaseException:
-        """The exception for what became of a call (see struct ac_outcome)."""
+        """The exception for a call that failed (the arguments: see struct ac_outcome)."""
         if name != "AC_EDIED":
             error = errors.from_code(status, name, text)
             if isinstance(error, errors.StartError) and self.failure:
                 error.__cause__ = self.failure
             return error
-        end = self._find(pid, worker)
+        end = self._find_end(pid, worker)
         known: int | None = -signum if signum else exitcode
         if known == -1 and not signum:
-            # Where it is not our child (forkserver) its parent tells, a moment later.
-            known = end.exitcode(1.0) if end else None
+            # A worker that is not our child (forkserver): its parent reports a moment later.
+            known = end.reap(1.0) if end else None
         return errors.WorkerDied(
             pid or None,
             known,
             end.name if end else None,
             errors.describe(function),
-            self._was_oom(pid) if known == -signal.SIGKILL else False,
+            self._judge_oom(pid) if known == -signal.SIGKILL else False,
             ran_ns / 1e9 if ran_ns else None,
             self._peak_of(peak_rss),
             end.stack if end else None,
         )
 
     def _peak_of(self, peak_rss: int) -> int | None:
-        """Linux keeps the figure over exec: up to ours then, it says nothing of a spawned worker."""
+        """The worker's peak memory, or None. A process that was not forked from us begins with the
+        peak of the process that executed it (Linux keeps the figure over exec): a figure below
+        our own peak may be that one."""
         if peak_rss and self._method != "fork":
-            from resource import RUSAGE_SELF, getrusage  # most programs never ask
+            from resource import RUSAGE_SELF, getrusage  # here: most programs never need it
 
             if peak_rss <= getrusage(RUSAGE_SELF).ru_maxrss * 1024:
                 return None
         return peak_rss or None
 
-    def _was_oom(self, pid: int) -> bool | None:
+    def _judge_oom(self, pid: int) -> bool | None:
+        """Count this death by SIGKILL; say whether the OOM killer caused it, as oom.verdict."""
         self._killed.add(pid)
-        return oom.verdict(self._kills, oom.read(), len(self._killed))
+        return oom.verdict(self._kills_before, oom.read(), len(self._killed))
 
     def is_current(self, worker: int, pid: int) -> bool:
-        """Whether this process sits there, and has not been reaped."""
-        with _asking:
+        """Whether this process is in that seat, and has not been reaped."""
+        with _reaping:
             if worker >= len(self.processes):
                 return False
             process = self.processes[worker]
             return process.pid == pid and process.exitcode is None
 
-    def _find(self, pid: int, worker: int) -> End | None:
-        with self._noting:
-            if worker < len(self.processes) and worker not in self._noted:
+    def _find_end(self, pid: int, worker: int) -> End | None:
+        with self._ends_lock:
+            if worker < len(self.processes) and worker not in self._recorded:
                 process = self.processes[worker]
                 if _pid_of(process) == pid:
-                    return End(process, stacks.of_crash(self.stacks.peek(worker)))
+                    return End(process, stacks.crash_stack(self.stacks.peek(worker)))
             return self._ends.get(pid)
 
     def stop(self) -> None:
-        """End what a pool that never came to be has started."""
+        """Terminate the processes of a pool that could not be opened."""
         for process in self.processes:
             if process.exitcode is None:
                 process.terminate()
         self.reap()
 
     def reap(self, timeout: float | None = None) -> None:
-        """Join all processes, which have ended or are about to."""
+        """Join all processes, which have exited or are about to."""
         for worker in range(len(self.processes)):
-            self._note_end(worker)
+            self._record_end(worker)
         for end in self._unreaped:
-            end.exitcode(timeout)
+            end.reap(timeout)
         self.stacks.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the workers of a pool are at: Pool.dump."""
+"""What the workers of a pool are doing: Pool.dump."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .crew import Crew
 STATES = ("no process", "starting", "idle", "at work")
 STARTING, BUSY = 1, 3
 
-PATIENCE = 1.0  # seconds in which a worker that can write its stack has done so
-QUIET = 0.02  # seconds without another word: it has ended
+PATIENCE = 1.0  # seconds within which workers write their stacks, if they can
+QUIET = 0.02  # seconds: if nothing was written meanwhile, the stacks are complete
 
 
 def describe_pool(core: _core.Pool, crew: Crew, size: int) -> str:
-    """Counts; then each worker, with its Python stack where it is at something."""
+    """The pool's counts, then each worker, with its Python stack if it is working."""
     stat = core.stat()
     counts = ", ".join(
         f"{stat[name]} {name}" for name in ("waiting", "running", "done", "failed", "cancelled")
@@ -25,17 +25,17 @@ def describe_pool(core: _core.Pool, crew: Crew, size: int) -> str:
         f"{stat['submitted']} calls handed in: {counts}; workers that died: {stat['deaths']}"
     ]
     workers = [Worker(number, crew, *row) for number, row in enumerate(core.workers(size))]
-    asked = [worker.number for worker in workers if worker.is_at_something() and worker.ask()]
+    asked = [worker.number for worker in workers if worker.is_working() and worker.request_stack()]
     _await_stacks(crew.stacks, asked)
     for worker in workers:
         lines.append(worker.describe())
-        if worker.is_at_something():
+        if worker.is_working():
             lines += worker.stack(worker.number in asked)
     return "\n".join(lines) + "\n"
 
 
 def _await_stacks(written: stacks.Stacks, workers: list[int]) -> None:
-    """Until each has written something, and no more than that."""
+    """Wait until each of these workers has written its stack and writes no more."""
     end = time.monotonic() + PATIENCE
     before: list[str] = []
     texts = [""] * len(workers)
@@ -45,7 +45,7 @@ def _await_stacks(written: stacks.Stacks, workers: list[int]) -> None:
 
 
 class Worker:
-    """One seat: its row in the engine's books, its process, its stacks."""
+    """One seat: the engine's row about it, its process, its stacks."""
 
     def __init__(
         self, number: int, crew: Crew, state: int, pid: int, call: int, ns: int, text: str
@@ -54,20 +54,20 @@ class Worker:
         self._crew = crew
         self._state = state
         self._process = crew.processes[number] if number < len(crew.processes) else None
-        # One that has not sat down yet has not said who it is.
+        # A worker that has not taken its seat yet: the engine does not know its pid.
         self._pid = pid or (state == STARTING and self._process and self._process.pid) or 0
         self._call = call
         self._ns = ns
         self._text = text
 
-    def is_at_something(self) -> bool:
-        """Whether a stack would tell what."""
+    def is_working(self) -> bool:
+        """Whether the worker is starting or runs a call, so that its stack is of interest."""
         return self._state in (STARTING, BUSY) and self._pid > 0
 
-    def ask(self) -> bool:
-        """Have it write its stack. False: there will be none."""
-        self._crew.stacks.take(self.number)  # an answer that came too late for an earlier question
-        return self._crew.is_current(self.number, self._pid) and stacks.ask(self._pid)
+    def request_stack(self) -> bool:
+        """Make the worker write its stack. False: it cannot."""
+        self._crew.stacks.take(self.number)  # a stack that came too late for an earlier dump
+        return self._crew.is_current(self.number, self._pid) and stacks.request(self._pid)
 
     def describe(self) -> str:
         """One line."""
@@ -81,13 +81,13 @@ class Worker:
         return f"{line}: {self._text}" if self._state == STARTING and self._text else line
 
     def stack(self, was_asked: bool) -> list[str]:
-        """Lines; why there is none."""
+        """The lines of its stack, or one that says why there is none."""
         text = self._crew.stacks.take(self.number) if was_asked else ""
         if text:
-            return [f"  {line}" for line in stacks.of_tasks(text).splitlines()]
-        return [f"  no Python stack: {self._why_silent(was_asked)}"]
+            return [f"  {line}" for line in stacks.task_stacks(text).splitlines()]
+        return [f"  no Python stack: {self._why_no_stack(was_asked)}"]
 
-    def _why_silent(self, was_asked: bool) -> str:
+    def _why_no_stack(self, was_asked: bool) -> str:
         try:
             with open(f"/proc/{self._pid}/stat") as file:
                 state = file.read().rpartition(")")[2].split()[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can become of a call, beyond what its function raises."""
+"""The exceptions of calls and pools, beyond those that the user's functions raise."""
 
 from __future__ import annotations
 
@@ -26,24 +26,29 @@ _ADVICE = {
 
 
 def advise(error: BaseException) -> BaseException:
-    """Say what to do about a pool that can't be opened."""
+    """Add a note to the exception of a pool that could not be opened: what can be done."""
     if isinstance(error, OSError) and error.errno in _ADVICE:
         error.add_note(f"allcores.Pool: {_ADVICE[error.errno]}")
     return error
 
 
 class WorkerDied(ProcessError):
-    """The worker process ended while it held this call; the pool goes on.
+    """The worker process died while it ran this call. The pool goes on with a new worker.
 
-    pid: the worker's process id; exitcode: as Process.exitcode (negative: the signal's
-    number; None: not known); signal: the signal's name, or None; worker: the process's
-    name; task: what it ran; items: which of a map's or imap's items it had been given, or None;
-    ran: for how many seconds, when its end was noticed; peak_rss: the most bytes that the
-    process ever had resident; stack: its last Python stack, which it leaves when the
-    interpreter itself crashes (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL). None each where it
-    is not known. oom: whether the kernel's OOM killer killed it, as far as its counters tell:
-    it has killed as many processes of this control group since the pool was opened as workers of
-    the pool died by SIGKILL (True), none (False), or fewer, or nobody counts here (None).
+    Each attribute is None if it is not known.
+    pid: the worker's process id.
+    exitcode: as Process.exitcode (negative: the number of the signal that killed it).
+    signal: the name of that signal, or None.
+    worker: the name of the process.
+    task: the name of the function that the worker ran.
+    items: the items of a map or imap that the call consisted of.
+    ran: for how many seconds the call had run when the death was noticed.
+    peak_rss: the largest memory of the process, in bytes (peak resident set).
+    stack: the worker's last Python stack. A worker writes it when the interpreter itself crashes
+    (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL).
+    oom: whether the kernel's OOM killer killed the worker. True: since the pool was opened, the
+    kernel has counted at least as many OOM kills in this control group as workers of the pool have
+    died by SIGKILL. False: it has counted none. None: fewer than that, or there is no counter.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class WorkerDied(ProcessError):
         peak_rss: int | None = None,
         stack: str | None = None,
     ) -> None:
-        super().__init__()  # all is told by attributes, which are pickled with it
+        super().__init__()  # no arguments: pickling copies the attributes
         self.pid = pid
         self.exitcode = exitcode
         self.worker = worker
@@ -78,9 +83,9 @@ class WorkerDied(ProcessError):
         except ValueError:
             return f"signal {-self.exitcode}"
 
-    def _end(self) -> str:
+    def _end_text(self) -> str:
         if self.exitcode is None:
-            return "ended (how is not known)"
+            return "ended (it is not known how)"
         if self.signal is None:
             return f"exited with code {self.exitcode}"
         if self.oom:
@@ -88,11 +93,11 @@ class WorkerDied(ProcessError):
         if self.oom is None:
             return (
                 f"was killed by {self.signal} "
-                "(perhaps the kernel's OOM killer: that can't be known here)"
+                "(perhaps by the kernel's OOM killer: that cannot be known here)"
             )
         return f"was killed by {self.signal}"
 
-    def _work(self) -> str:
+    def _work_text(self) -> str:
         text = f" while it ran {self.task}" if self.task else ""
         if self.items:
             first, last = self.items[0], self.items[-1]
@@ -105,7 +110,7 @@ class WorkerDied(ProcessError):
 
     def __str__(self) -> str:
         name = f"worker {self.worker or ''}".rstrip()
-        text = f"{name} (pid {self.pid}) {self._end()}{self._work()}"
+        text = f"{name} (pid {self.pid}) {self._end_text()}{self._work_text()}"
         if self.stack:
             text += f"\nIts last Python stack:\n{self.stack}"
         return text
@@ -115,7 +120,7 @@ class WorkerDied(ProcessError):
 
 
 class StartError(ProcessError):
-    """Workers cannot be started, or their initializer raised: the pool takes no work."""
+    """Workers cannot be started, or their initializer raised: the pool accepts no work."""
 
 
 class TaskCancelled(ProcessError):
@@ -127,7 +132,7 @@ class BrokenPool(ProcessError):
 
 
 def from_code(code: int, name: str, text: str) -> BaseException:
-    """The exception for a code of the engine; name is its name, text says more."""
+    """The exception for a code of the engine: its number, its name, and a text with details."""
     match name:
         case "AC_ECLOSED":
             return ValueError("Pool not running")
@@ -141,7 +146,7 @@ def from_code(code: int, name: str, text: str) -> BaseException:
             return TaskCancelled("the pool was terminated before this had ended")
         case "AC_ETIMEOUT":
             return TimeoutError(text)
-        case "ENOMEM" | "AC_ETASK":  # the latter: no room for the exception itself
+        case "ENOMEM" | "AC_ETASK":  # AC_ETASK: no shared memory for the task's exception
             return MemoryError(text or "no memory for this call's argument or result")
     if name.startswith("AC_"):
         return BrokenPool(text)
@@ -149,8 +154,8 @@ def from_code(code: int, name: str, text: str) -> BaseException:
 
 
 def describe(function: object) -> str | None:
-    """What a call runs, as its user would name it. Not the repr of an object, which may raise, or
-    be as long as its data."""
+    """The name of what a call runs, as its user would write it. Never an object's repr, which may
+    raise, or be as long as the object's data."""
     if function is None:
         return None
     try:
@@ -158,23 +163,25 @@ def describe(function: object) -> str | None:
             return f"partial({describe(function.func)})"
         module: object = getattr(function, "__module__", None)
         return f"{module or '?'}.{function.__qualname__}"  # type: ignore[attr-defined]
-    except Exception:  # nothing that has a name, or a strange __getattr__
+    except Exception:  # an object without a name, or with a __getattr__ that raises
         return f"{describe(type(function))} object"
 
 
-def is_news(error: BaseException) -> bool:
-    """Whether a failure should not go unheard: who cancelled it, or pressed Ctrl-C, knows."""
+def is_worth_reporting(error: BaseException) -> bool:
+    """Whether a failure that nobody fetches is logged. A cancelled call or a Ctrl-C is not, as the
+    user knows of it."""
     return isinstance(error, Exception) and not isinstance(error, TaskCancelled)
 
 
 def report_unfetched(error: BaseException, function: object) -> None:
-    """Log the failure of a call whose result was dropped without a look at it."""
-    if not is_news(error):
+    """Log the failure of a call whose result was dropped before anybody asked for it."""
+    if not is_worth_reporting(error):
         return
     text = f"a call of {describe(function) or '?'} failed, and nobody fetched its exception"
     try:
         logger = util.get_logger()
-    except ImportError:  # the interpreter shuts down, and what was raised may be no more to be read
+    except ImportError:
+        # The interpreter is shutting down. An ImportError of the call is a result of that, too.
         print(text if isinstance(error, ImportError) else f"{text}: {error!r}", file=sys.stderr)
         return
     logger.error("%s", text, exc_info=error)

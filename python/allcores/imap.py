@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results one by one, from an input that is read as they are used."""
+"""imap: results one by one. The input is read only as results are taken."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
 
-# Inputs that never block: read by the thread that takes the results.
-PROMPT = (list, tuple, range, str, bytes, dict, set, frozenset)
+# Types of inputs that never block: the thread that takes the results reads these itself.
+NEVER_BLOCKING = (list, tuple, range, str, bytes, dict, set, frozenset)
 
-AHEAD_LEAST = 64  # items read ahead of what is used
+AHEAD_LEAST = 64  # items read ahead of the results that were taken
 AHEAD_MOST = 1024
-AHEAD_SECONDS = 0.05  # that much work, at the rate at which results come
+AHEAD_SECONDS = 0.05  # the work to read ahead, at the rate at which results arrive
 AHEAD_BYTES = 16 << 20  # of arguments and results
-DISCARD = 256
+DISCARD_MOST = 256  # calls under way whose results nobody takes
 
 
 class Source:
-    """The input of one imap: read a bounded distance ahead, by one thread at a time."""
+    """The input of one imap: one thread at a time reads it, a bounded number of items ahead."""
 
     def __init__(
         self,
@@ -44,23 +44,23 @@ class Source:
     ) -> None:
         self.stream = core.stream()
         self.function = function
-        self.used = 0  # results that the reader has had
-        self.cut = False  # terminated before its end
+        self.used = 0  # results that the user has taken
+        self.was_cut_off = False  # the pool was terminated before the input's end
         self._intake = intake
         self._chunk = chunk
         self._least = max(AHEAD_LEAST, 4 * workers)
         self._ahead = self._least
-        self._lifted = self._dropped = self._ended = self._stopped = False
+        self._unbounded = self._discards = self._ended = self._stopped = False
         self._reading = threading.Lock()
         self._lock = threading.RLock()  # see Intake
-        self._room = threading.Condition(self._lock)
+        self._may_read = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._length: int | None = None  # of the input, where that is known
         try:
             intake.enter(self)
             self._begin(iterable)
-        except BaseException:  # a signal handler's: nobody will have this one
+        except BaseException:  # of a signal handler: the user will not get this object
             self._end()
             raise
 
@@ -71,7 +71,7 @@ class Source:
             self._fail(error)
             self._end()
             return
-        if isinstance(iterable, PROMPT):
+        if isinstance(iterable, NEVER_BLOCKING):
             self._length = len(iterable)
             self.read()
         else:
@@ -79,20 +79,20 @@ class Source:
                 self._start_thread()
 
     def is_finished(self) -> bool:
-        """Whether all of it has been read and its results taken."""
+        """Whether all items have been read and all results taken."""
         return self._ended and self.stream.taken == self.stream.pushed
 
     def calls_under_way(self) -> int:
-        """Calls that have been handed in and have not ended."""
+        """The number of calls that were submitted and whose results were not taken."""
         return self.stream.pushed - self.stream.taken
 
     # ---- how far ahead ----
 
-    def room(self) -> int:
+    def items_to_read(self) -> int:
         """How many more items may be read now."""
-        if self._dropped:
+        if self._discards:
             return self._discarded_at_once()
-        if self._lifted:
+        if self._unbounded:
             return AHEAD_MOST
         return self._ahead - (self.stream.pushed - self.used)
 
@@ -101,38 +101,39 @@ class Source:
         return max(AHEAD_BYTES // max(self.stream.weight, 1), 2)
 
     def _discarded_at_once(self) -> int:
-        return min(DISCARD, self._fits())
+        return min(DISCARD_MOST, self._fits())
 
     def note_rate(self, results: int, seconds: float) -> None:
-        """So many results came in so much time: how far ahead is worth it."""
+        """Choose how far to read ahead, from the number of results that arrived in seconds."""
         ahead = int(results / seconds * AHEAD_SECONDS) if seconds > 0 else AHEAD_MOST
         self._ahead = min(max(ahead, self._least), self._fits(), AHEAD_MOST)
 
-    def make_room(self) -> None:
-        """The reader has used results."""
-        if self._ended or self.room() < self._ahead // 2:
+    def read_on(self) -> None:
+        """The user has taken results: read more items, or let the thread read them."""
+        if self._ended or self.items_to_read() < self._ahead // 2:
             return
         if self._thread is None:
             self.read()
         else:
             with self._lock:
-                self._room.notify()
+                self._may_read.notify()
 
     # ---- reading ----
 
     def read(self) -> None:
-        """Read what there is room for."""
+        """Read and submit as many items as may be read now."""
         with self._reading:
             if self._ended:
                 return
             try:
-                room = self.room()
+                most = self.items_to_read()
                 more = self.stream.feed(
-                    self.function, self._iterator, False, self._chunk, room, AHEAD_BYTES
+                    self.function, self._iterator, False, self._chunk, most, AHEAD_BYTES
                 )
             except BaseException as error:
                 more = False
-                # The caller's own thread reads only what raises nothing: a signal handler did.
+                # In the user's thread only inputs are read that raise nothing, so the exception
+                # comes from a signal handler.
                 if self._thread is None:
                     self._end()
                     raise
@@ -141,20 +142,20 @@ class Source:
                 self._end()
 
     def _fail(self, error: BaseException) -> None:
-        """The input's exception takes the place of an item."""
+        """The exception that the input raised becomes the result of one more call."""
         try:
             self.stream.push_failure(error)
         except Exception:  # the pool has been terminated
-            self.cut = True
+            self.was_cut_off = True
 
     def name_task(self, error: object, index: int) -> None:
-        """Tell a WorkerDied what its worker ran."""
+        """Add to a WorkerDied which function and items the worker ran."""
         size = self._chunk or 1
         items = range(index * size, (index + 1) * size)
         if self._length is not None:
             items = items[: self._length - items.start]
         elif size > 1 and index == self.stream.pushed - 1:
-            name_task(error, self.function)  # perhaps the last chunk, which may be shorter
+            name_task(error, self.function)  # perhaps the last chunk: its length is not known
             return
         name_task(error, self.function, items)
 
@@ -165,67 +166,69 @@ class Source:
 
     # ---- when nobody takes results ----
 
-    def lift(self) -> None:
-        """Read all: the pool is joined, and waits for it."""
+    def read_to_end(self) -> None:
+        """Read the whole input: the pool is being joined and waits for it."""
         with self._lock:
-            self._lifted = True
-            self._room.notify()
+            self._unbounded = True
+            self._may_read.notify()
             if not self._ended and self._thread is None:
                 self._start_thread()
 
-    def drop(self) -> None:
-        """The reader is gone: run to the end, results are nobody's."""
+    def discard_results(self) -> None:
+        """The user has dropped the iterator: read the whole input and discard the results."""
         if os.getpid() != self._pid:
-            return  # collected in a forked child, where nobody gives the lock back
+            return  # a forked child, where a lock that was held at the fork stays held
         with self._lock:
-            self._lifted = self._dropped = True
-            self._room.notify()
+            self._unbounded = self._discards = True
+            self._may_read.notify()
             if self._stopped or sys.is_finalizing():
                 return
             if not self.is_finished() and self._thread is None:
                 try:
                     self._start_thread()
                 except (RuntimeError, MemoryError):
-                    pass  # then join reads it
+                    pass  # Pool.join will read the input
 
     def stop(self) -> None:
-        """The pool is terminated: read no more."""
+        """The pool is terminated: read no more items."""
         with self._lock:
             self._stopped = True
             if not self._ended:
-                self.cut = True
+                self.was_cut_off = True
                 self._end()
-            self._room.notify()
+            self._may_read.notify()
 
-    # ---- the thread, where there is one ----
+    # ---- the thread that reads an input that may block ----
 
     def _start_thread(self) -> None:
         try:
             self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
-            signals.in_one_go(self._thread.start)
-        except BaseException:  # whoever comes next tries again
+            signals.without_handlers(self._thread.start)
+        except BaseException:  # the next call tries again
             self._thread = None
             raise
 
     def _run(self) -> None:
-        with self._lock:  # which the one who starts it has
+        with self._lock:  # the starting thread holds it until _thread is set
             if self._thread is not threading.current_thread():
-                return  # a Ctrl-C: it was given up
+                return  # a Ctrl-C came, and the starting thread gave this one up
         while True:
             if not self._ended:
                 self.read()
             with self._lock:
-                self._room.wait_for(
-                    lambda: self._ended or self._lifted or self.room() > self._ahead // 2
+                self._may_read.wait_for(
+                    lambda: self._ended
+                    or self._unbounded
+                    or self.items_to_read() > self._ahead // 2
                 )
-                if self._ended and not self._dropped:
+                if self._ended and not self._discards:
                     self._thread = None
                     return
-            if self._dropped and not self._discard():
+            if self._discards and not self._discard():
                 return
 
     def _discard(self) -> bool:
-        """Few at a time under way: nobody needs the results. False: that was all."""
+        """Take results that nobody needs until few calls are under way. False: all are taken."""
         while self._ended or self.calls_under_way() > self._discarded_at_once():
             try:
                 if self.stream.take(None, 16) is None:
@@ -236,10 +239,10 @@ class Source:
 
 
 class IMapUnorderedIterator:
-    """Results as they come."""
+    """Results in the order in which they arrive."""
 
     def __init__(self, pool: object, source: Source) -> None:
-        self._pool = pool  # alive as long as there is something to come
+        self._pool = pool  # keeps the pool alive until the last result has arrived
         self._source = source
         self._ready: deque[tuple[bool, Any]] = deque()
         self._taking = threading.Lock()
@@ -249,14 +252,14 @@ class IMapUnorderedIterator:
         return self
 
     def next(self, timeout: float | None = None) -> Any:
-        """The next result, or its exception, raised. TimeoutError after timeout seconds."""
+        """Return the next result, or raise its exception. TimeoutError after timeout seconds."""
         while not self._ready:
             self._take(timeout)
         ok, value = self._ready.popleft()
         source = self._source
         source.used += 1
         if not source.used & 15:
-            source.make_room()
+            source.read_on()
         if ok:
             return value
         raise value
@@ -267,18 +270,18 @@ class IMapUnorderedIterator:
     def __del__(self) -> None:
         source = getattr(self, "_source", None)
         if source is not None:
-            source.drop()
+            source.discard_results()
 
     def _take(self, timeout: float | None) -> None:
         with self._taking:
             if self._ready:
                 return
             source = self._source
-            source.make_room()
+            source.read_on()
             rows = source.stream.take(timeout)
             if rows is None:
                 self._pool = None
-                if source.cut:
+                if source.was_cut_off:
                     raise TaskCancelled("the pool was terminated before the input's end")
                 raise StopIteration
             if not rows:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Who still hands in work that a closed pool has promised to do."""
+"""Which feeders still submit work that a closed pool has promised to do.
+
+A feeder is a map, or the source of an imap: it submits its calls bit by bit.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,39 @@ from collections.abc import Callable
 
 
 class Intake:
-    """Who still hands in work that the pool has promised: it is shut only after the last."""
+    """The feeders of a pool. A closed pool is shut only when the last feeder has left."""
 
     def __init__(self) -> None:
-        # Reentrant, since a collected iterator may come here at any time.
+        # Reentrant: the garbage collection of an iterator, at any line, may call leave().
         self._lock = threading.RLock()
         self._feeders: set[object] = set()
-        # C: unlike leave, it can't be cut short by a signal handler's exception.
+        # A method in C: no signal handler's exception can cut it short, as it can leave().
         self.forget = self._feeders.discard
         self._shut: Callable[[], None] | None = None
         self._closed = False
 
     def enter(self, feeder: object) -> None:
-        """feeder goes on handing in work, also after the pool is closed, until it leaves.
-        ValueError where it is closed already."""
+        """feeder submits work until it leaves, also after the pool was closed. ValueError: the pool
+        is closed already."""
         with self._lock:
             if self._closed:
                 raise ValueError("Pool not running")
             self._feeders.add(feeder)
 
     def leave(self, feeder: object) -> None:
-        """It has handed in all; more than once does no harm."""
+        """The feeder has submitted everything. May be called more than once."""
         with self._lock:
             self._feeders.discard(feeder)
             self._shut_if_empty()
 
     def clear(self) -> None:
-        """The pool is terminated: nobody feeds any more, whatever became of those who did."""
+        """The pool is terminated: remove all feeders, in whatever state they are."""
         with self._lock:
             self._feeders.clear()
             self._shut_if_empty()
 
     def close(self, shut: Callable[[], None]) -> None:
-        """Call shut once nobody feeds any more."""
+        """Call shut as soon as there is no feeder."""
         with self._lock:
             self._closed = True
             self._shut = shut
@@ -53,13 +56,13 @@ class Intake:
             shut()
 
     def feeders(self) -> list[object]:
-        """Those that are at it now."""
+        """The feeders that have not left."""
         with self._lock:
             return list(self._feeders)
 
     def wait(self) -> None:
-        """Until nobody feeds any more. By looking: whoever leaves may be cut short before he
-        could tell."""
+        """Wait until there is no feeder. By polling: a signal handler's exception may cut leave()
+        short before it could wake a waiting thread."""
         pause = 0.0005
         while self._feeders:
             time.sleep(pause)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether the kernel's OOM killer did it: its counters, before and after.
+"""Whether the kernel's OOM killer killed a worker: from its counters, before and after.
 
 /proc/vmstat counts the kills of the whole system (Linux 4.13), memory.events (cgroup v2) or
 memory.oom_control (v1) those of this process's control group.
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
-# How many there have been; None: not known here. The system is asked only where the group tells
-# nothing.
+# Numbers of kills; None: not known here. That of the whole system is read only where there is none
+# for the group.
 Kills = namedtuple("Kills", ["system", "group"])
 
 
@@ -28,7 +28,7 @@ def _read_field(path: str, name: str) -> int | None:
 
 
 def _group_files(root: str) -> list[str]:
-    """Where this process's groups may count."""
+    """The files in which this process's control groups may count kills."""
     files = []
     try:
         with open(os.path.join(root, "proc/self/cgroup")) as file:
@@ -41,7 +41,7 @@ def _group_files(root: str) -> list[str]:
                     files.append(os.path.join(mount, "unified", group, "memory.events"))
                 elif "memory" in controllers.split(","):
                     files.append(os.path.join(mount, "memory", group, "memory.oom_control"))
-                    # In a container the group is its own root.
+                    # In a container the group may be mounted as the root.
                     files.append(os.path.join(mount, "memory", "memory.oom_control"))
     except (OSError, ValueError):
         pass
@@ -49,7 +49,7 @@ def _group_files(root: str) -> list[str]:
 
 
 def read(root: str = "/") -> Kills:
-    """The counters as they are now; root is for tests."""
+    """Read the counters. Tests set root."""
     for path in _group_files(root):
         group = _read_field(path, "oom_kill")
         if group is not None:
@@ -58,14 +58,16 @@ def read(root: str = "/") -> Kills:
 
 
 def verdict(before: Kills, after: Kills, deaths: int) -> bool | None:
-    """Was it one of the kills in between? deaths: how many processes of ours have been killed by
-    SIGKILL meanwhile, that one included. None: it can't be known here."""
+    """Whether the OOM killer killed a worker between two readings. deaths: how many workers died by
+    SIGKILL between them, including this one. None: it cannot be known here."""
     if before.group is not None and after.group is not None:
         kills = after.group - before.group
-        if 0 < kills < deaths or kills < 0:  # which of ours; another group's
+        # Fewer kills than deaths: this worker's may be one or not. Negative: the process was moved
+        # to another group.
+        if 0 < kills < deaths or kills < 0:
             return None
         return bool(kills)
     if before.system is not None and after.system is not None:
-        # Somebody's; whose is not told.
+        # The system's counter does not say whose process was killed.
         return None if after.system > before.system else False
     return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pool: the standard library's, over the engine of allcores."""
+"""Pool: the interface of multiprocessing.Pool, over the engine of allcores."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ ApplyResult = AsyncResult
 
 
 def __getattr__(name: str) -> Any:
-    """What else the standard library's module has: ThreadPool, MaybeEncodingError..."""
-    if name.startswith("__"):  # importlib asks: not worth an import
+    """Other names of the standard library's module: ThreadPool, MaybeEncodingError..."""
+    if name.startswith("__"):  # importlib asks for some: not worth importing the module
         raise AttributeError(name)
     from multiprocessing import pool
 
@@ -55,17 +55,18 @@ def __getattr__(name: str) -> Any:
 
 
 class _Unfinished(Mapping[int, object]):
-    """Pool._cache: how many jobs are unfinished; those that consist of many calls are in it."""
+    """Pool._cache: its length is the number of unfinished jobs. Of these it holds the jobs that
+    consist of many calls; single calls are only counted."""
 
     def __init__(self, core: _core.Pool) -> None:
         self._core = core
-        # Not a WeakSet, which can't be looked through while other threads add to it.
+        # Not a WeakSet: iterating over one fails when another thread adds to it.
         self._jobs: dict[int, weakref.ref[MapResult | Source]] = {}
         self._numbers = count()
-        self._most = 16  # then those that are gone are cleared away
+        self._most = 16  # references; at that number the dead ones are removed
 
     def add(self, job: MapResult | Source) -> None:
-        """A map, or the source of an imap."""
+        """Add a map, or the source of an imap."""
         if len(self._jobs) >= self._most:
             for number, reference in list(self._jobs.items()):
                 if reference() is None:
@@ -93,17 +94,17 @@ class _Unfinished(Mapping[int, object]):
 class Pool:
     """A pool of worker processes, with the methods and habits of multiprocessing.Pool.
 
-    processes: how many; None: as many as this process may really use (allcores.cpus).
-    initializer(*initargs) runs in each worker before its first call. maxtasksperchild:
-    a worker is replaced after so many calls (a chunk counts as one). context: how
-    processes are started.
+    processes: the number of workers; None: as many processors as this process may use
+    (allcores.cpus). initializer(*initargs) runs in each worker before its first call.
+    maxtasksperchild: a worker is replaced after that many calls (a chunk counts as one).
+    context: how processes are started.
     """
 
     _state = INIT
 
     @staticmethod
     def Process(ctx: Any, *args: Any, **kwds: Any) -> BaseProcess:
-        """The process of a worker; subclasses may bring their own."""
+        """Make a worker's process. Subclasses may override it."""
         return ctx.Process(*args, **kwds)  # type: ignore[no-any-return]
 
     def __init__(
@@ -140,7 +141,7 @@ class Pool:
         self._cache = _Unfinished(self._core)
         self._terminate = util.Finalize(
             self,
-            _let_go,
+            _finalize,
             args=(self._core, self._crew, self._intake, self._handler),
             exitpriority=15,
         )
@@ -176,19 +177,19 @@ class Pool:
         if self._state != RUN:
             raise ValueError("Pool not running")
 
-    # ---- what programs reach into ----
+    # ---- private names of the standard library's pool that programs use ----
 
     @property
     def _pool(self) -> list[BaseProcess]:
         return self._crew.processes
 
     def _repopulate_pool(self) -> None:
-        """Nothing to do: the engine replaces workers as they end."""
+        """Do nothing: the engine replaces workers as soon as they exit."""
 
     # ---- single calls ----
 
     def apply(self, func: Callable[..., Any], args: Any = (), kwds: Any = {}) -> Any:
-        """func(*args, **kwds) in a worker: its value, or its exception, raised."""
+        """Call func(*args, **kwds) in a worker. Return its value, or raise its exception."""
         self._check_running()
         return self._core.submit(self, func, args, kwds).get()
 
@@ -200,8 +201,8 @@ class Pool:
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> AsyncResult:
-        """func(*args, **kwds) in a worker; callback(value) or error_callback(exception)
-        runs in a thread of the pool before the result is ready."""
+        """Call func(*args, **kwds) in a worker and return at once. callback(value) or
+        error_callback(exception) runs in a thread of the pool before the result is ready."""
         if self._state != RUN:
             raise ValueError("Pool not running")
         if callback is None and error_callback is None:
@@ -219,7 +220,7 @@ class Pool:
         chunksize: int | None = None,
     ) -> list[Any]:
         """[func(x) for x in iterable], in the workers. chunksize items make one call;
-        None: found by measuring."""
+        None: the pool measures how long items take, and chooses."""
         return self._map(func, iterable, False, chunksize)
 
     def starmap(
@@ -228,7 +229,7 @@ class Pool:
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
     ) -> list[Any]:
-        """[func(*x) for x in iterable], as map."""
+        """[func(*x) for x in iterable], in the workers: see map."""
         return self._map(func, iterable, True, chunksize)
 
     def map_async(
@@ -239,7 +240,7 @@ class Pool:
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> MapResult:
-        """map that returns at once; callback(list) or error_callback(exception) runs in a
+        """Start a map and return at once. callback(list) or error_callback(exception) runs in a
         thread of the pool before the result is ready."""
         return self._map_async(func, iterable, False, chunksize, callback, error_callback)
 
@@ -251,7 +252,7 @@ class Pool:
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> MapResult:
-        """starmap that returns at once, as map_async."""
+        """Start a starmap and return at once: see map_async."""
         return self._map_async(func, iterable, True, chunksize, callback, error_callback)
 
     def _make_map(
@@ -263,7 +264,7 @@ class Pool:
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> MapResult:
-        # Recycling counts calls: where that is asked for, they are what they always were.
+        # maxtasksperchild counts calls, so with it chunks have the standard library's size.
         nominal = chunksize or nominal_size(len(items), self._processes) or 1
         chunks: GivenChunks | MeasuredChunks
         if chunksize is None and self._maxtasksperchild is None:
@@ -292,11 +293,11 @@ class Pool:
         result = self._make_map(func, items, star, chunksize)
         self._cache.add(result)
         self._feed(result, lambda: result.run(self._core))
-        self._remember(func, result)
+        self._remember_pace(func, result)
         return result.get()  # type: ignore[no-any-return]
 
     def _feed(self, feeder: object, run: Callable[[], _Returned]) -> _Returned:
-        """run(), which goes on handing in work also after the pool is closed."""
+        """Call run(), which goes on submitting work also after the pool was closed."""
         try:
             self._intake.enter(feeder)
             return run()
@@ -307,8 +308,8 @@ class Pool:
     def _pace_of(self, func: Callable[..., Any]) -> float | None:
         return self._paces.get(func) if isinstance(func, FunctionType) else None
 
-    def _remember(self, func: Callable[..., Any], result: MapResult) -> None:
-        """What a map's items took is a good guess for the next one."""
+    def _remember_pace(self, func: Callable[..., Any], result: MapResult) -> None:
+        """Keep the time per item as a first guess for the next map of this function."""
         if isinstance(func, FunctionType) and isinstance(result.chunks, MeasuredChunks):
             if len(self._paces) >= PACES_MOST:
                 self._paces.clear()
@@ -335,14 +336,14 @@ class Pool:
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> Iterator[Any]:
-        """An iterator over the results in the input's order. The input is read a bounded
-        distance ahead of what is used."""
+        """An iterator over the results, in the input's order. The input is read a bounded
+        number of items ahead of the results that were taken."""
         return self._imap(IMapIterator, func, iterable, chunksize)
 
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> Iterator[Any]:
-        """imap, with results as they come."""
+        """imap, with the results in the order in which they arrive."""
         return self._imap(IMapUnorderedIterator, func, iterable, chunksize)
 
     def _imap(
@@ -365,12 +366,13 @@ class Pool:
             return results
         return (item for chunk in results for item in chunk)
 
-    # ---- seeing ----
+    # ---- what the workers are doing ----
 
     def dump(self, file: Any = None) -> None:
-        """Write what each worker is at to file (a text file; None: sys.stderr): its call,
-        for how long, and its Python stack. For a pool that seems stuck; takes a second at most."""
-        from .dump import describe_pool  # most programs never ask
+        """Write what each worker is doing to file (a text file; None: sys.stderr): its call, for
+        how long it has run, and the worker's Python stack. For a pool that seems stuck. Takes
+        one second at most."""
+        from .dump import describe_pool  # here, since most programs never need it
 
         text = describe_pool(self._core, self._crew, self._processes)
         (file or sys.stderr).write(f"{self!r}\n{text}")
@@ -378,23 +380,24 @@ class Pool:
     # ---- ending ----
 
     def close(self) -> None:
-        """Take no more work. What was handed in is done."""
+        """Accept no more work. The work that was submitted is done."""
         if self._state == RUN:
             self._state = CLOSE
-        if self._state == CLOSE:  # again, if a Ctrl-C came in between
+        if self._state == CLOSE:  # also when repeated after a Ctrl-C came between these lines
             self._intake.close(self._core.shut)
 
     def terminate(self) -> None:
         """Stop now: unfinished calls fail with TaskCancelled, the workers are killed."""
         self._state = TERMINATE
-        self._crew.over = True
-        # First: a Ctrl-C in the finalizer uses that up, and the workers would be replaced for ever.
+        self._crew.terminated = True
+        # The engine first. The finalizer runs only once: if a Ctrl-C cut it short before it had
+        # stopped the engine, workers would be replaced for ever.
         self._core.terminate()
         self._terminate()
 
     def join(self) -> None:
-        """Wait until all work is done, callbacks have returned and the workers are gone;
-        after close or terminate."""
+        """Wait until all work is done, all callbacks have returned and all workers have exited.
+        Only after close or terminate."""
         if self._state == RUN:
             raise ValueError("Pool is still running")
         if self._state not in (CLOSE, TERMINATE):
@@ -404,7 +407,7 @@ class Pool:
 
 
 def _as_sequence(iterable: Iterable[Any]) -> Sequence[Any]:
-    """Something to cut slices of; read here, as a map always reads its whole input."""
+    """The items as a sequence, of which slices can be taken. A map reads its whole input first."""
     return iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
 
 
@@ -414,10 +417,10 @@ def _check_chunksize(chunksize: int | None) -> None:
 
 
 def _finish(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
-    """Until all is done that a closed pool has promised, and its workers are gone."""
+    """Wait until all work of a closed pool is done and its workers have exited."""
     for feeder in intake.feeders():
         if isinstance(feeder, Source):
-            feeder.lift()
+            feeder.read_to_end()
     intake.wait()
     core.join()
     handler.end()
@@ -425,17 +428,19 @@ def _finish(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> N
     crew.reap(10)
 
 
-def _let_go(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
-    """At the interpreter's exit, when it was terminated, or dropped: then what was handed in is
-    done first."""
-    if crew.over or util.is_exiting() or not _has_work(core):
-        _end(core, crew, intake, handler)
+def _finalize(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+    """Finalizer of a pool. Runs at interpreter exit, after terminate(), or when the pool is
+    garbage-collected. Only in the last case do submitted tasks finish first."""
+    if crew.terminated or util.is_exiting() or not _has_work(core):
+        _terminate_pool(core, crew, intake, handler)
         return
-    at_exit = util.Finalize(None, _end, args=(core, crew, intake, handler), exitpriority=15)
+    at_exit = util.Finalize(
+        None, _terminate_pool, args=(core, crew, intake, handler), exitpriority=15
+    )
 
     def finish() -> None:
         try:
-            _stop_sources(intake)  # what has not been read was not handed in
+            _stop_sources(intake)  # items that were not read yet were not submitted
             intake.close(core.shut)
             _finish(core, crew, intake, handler)
         finally:
@@ -461,10 +466,10 @@ def _has_work(core: _core.Pool) -> bool:
     return stat["waiting"] + stat["running"] > 0
 
 
-def _end(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
-    """Terminate."""
+def _terminate_pool(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+    """Cancel all calls, kill the workers, and wait for their exit, at most 10 seconds."""
     util.debug("terminating pool")
-    crew.over = True
+    crew.terminated = True
     core.terminate()
     _stop_sources(intake)
     intake.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results of calls that return before their work is done."""
+"""The results of apply_async and map_async; the loops that drive a map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing import ProcessError, TimeoutError, util
 
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks
-from .errors import TaskCancelled, WorkerDied, describe, is_news
+from .errors import TaskCancelled, WorkerDied, describe, is_worth_reporting
 from .waiting import Gate
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -19,37 +19,38 @@ if TYPE_CHECKING:
 
     Callback = Callable[[Any], object] | None
 
-# What says that the pool takes no more. Anything else that comes out of handing in may be
-# the user's own: a signal handler that raises.
+# The exceptions by which the pool refuses a call. Any other exception of a submission may be the
+# user's: a signal handler raised it.
 REFUSALS = (ProcessError, MemoryError)
 
-# How many calls are handed in, and taken, at a time.
+# How many calls are submitted at a time.
 BATCH = 256
 
-# How often a map whose workers run out of work looks for items to take back, in seconds.
+# Seconds between two searches for items to take back, while workers have no work.
 STARVED = 0.001
 
 
 class AsyncResult(_core.Task):
-    """The result of one call: decoded in the thread that first asks for it."""
+    """The result of one call. The thread that first asks for it decodes it."""
 
     __class_getitem__: Any = classmethod(types.GenericAlias)
 
 
 def name_task(error: object, function: object, items: range | None = None) -> None:
-    """Tell a WorkerDied what its worker ran, where the engine did not know."""
+    """Add to a WorkerDied which function and items the worker ran, if it does not say so yet."""
     if isinstance(error, WorkerDied) and error.task is None:
         error.task = describe(function)
         error.items = items
 
 
-class SettledResult(AsyncResult):
-    """A result that somebody else settles: ready once its callback has returned."""
+class StreamedResult(AsyncResult):
+    """A result that comes through a stream: the thread that takes from the stream finishes it. It
+    is ready once its callback has returned."""
 
     def __init__(
         self, pool: object, function: Any, callback: Callback, error_callback: Callback
     ) -> None:
-        self._pool = pool  # alive as long as it has work
+        self._pool = pool  # keeps the pool alive as long as it has work
         self._function = function
         self._event = Gate()
         self._pid = os.getpid()
@@ -79,7 +80,7 @@ class SettledResult(AsyncResult):
         return self._success
 
     def get(self, timeout: float | None = None) -> Any:
-        """The value, or the exception, raised. TimeoutError after timeout seconds."""
+        """Return the value, or raise the exception. TimeoutError after timeout seconds."""
         if not self._await(timeout):
             raise TimeoutError
         if self._success:
@@ -87,35 +88,36 @@ class SettledResult(AsyncResult):
         self._unfetched = None
         raise self._value
 
-    def _settle(self, success: bool, value: Any) -> None:
+    def _finish(self, success: bool, value: Any) -> None:
+        """Set the value, or the exception; run the callback; be ready."""
         self._success = success
         self._value = value
         callback = self._callback if success else self._error_callback
         self._callback = self._error_callback = None
-        if not success and not callback and is_news(value):
+        if not success and not callback and is_worth_reporting(value):
             self._unfetched = (self._pid, value, self._function)
         if callback and not (not success and isinstance(value, TaskCancelled)):
             try:
                 callback(value)
-            except BaseException:  # whatever it is, it ends neither this thread nor others' waits
+            except BaseException:  # even SystemExit must not end the thread that runs callbacks
                 util.get_logger().exception("callback %r raised", callback)
         self._pool = None
         self._event.set()
 
 
-class CallResult(SettledResult):
+class CallResult(StreamedResult):
     """One call that has callbacks."""
 
-    def arrived(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
-        """Its result, from the stream."""
+    def receive(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
+        """Take the call's result, a row from the stream."""
         name_task(value, self._function)
-        self._settle(ok, value)
+        self._finish(ok, value)
 
 
-class MapResult(SettledResult):
-    """A map: cut into calls as workers have room for them, put together in order.
+class MapResult(StreamedResult):
+    """A map. Its items are cut into calls while it runs, and the values put together in order.
 
-    Driven by one thread at a time: the one that waits for it (Pool.map) or the handler.
+    One thread at a time drives it: the thread that called Pool.map, or the handler's.
     """
 
     def __init__(
@@ -137,12 +139,13 @@ class MapResult(SettledResult):
         self.chunks = chunks
         self._chunksize = chunksize
         self._value: list[Any] = [None] * len(items)
-        self._next = 0  # the first item not handed in
-        self._back: list[range] = []  # items taken back
+        self._next = 0  # the first item that was not submitted yet
+        self._taken_back: list[range] = []  # items to be submitted again
         self._calls: dict[int, range] = {}  # under way, by index in the stream
-        self._unsettled = len(items)
+        self._outstanding = len(items)  # items without a value or a failure
         self._failure: BaseException | None = None
-        self._searched = False  # nothing to take back until something arrives
+        # No call had items to take back: do not search again until a result arrives.
+        self._found_nothing = False
         if not items:
             self._success = True
             self._pool = None
@@ -150,16 +153,16 @@ class MapResult(SettledResult):
 
     @property
     def _number_left(self) -> int:
-        return -(-self._unsettled // self._chunksize)
+        return -(-self._outstanding // self._chunksize)
 
-    # ---- handing in ----
+    # ---- submitting ----
 
     def _next_items(self) -> range | None:
-        if self._back:
-            items = self._back.pop()
+        if self._taken_back:
+            items = self._taken_back.pop()
             size = self.chunks.size(len(items))
             if size < len(items):
-                self._back.append(items[size:])
+                self._taken_back.append(items[size:])
                 items = items[:size]
             return items
         if self._next == len(self._items):
@@ -171,7 +174,7 @@ class MapResult(SettledResult):
         return items
 
     def feed(self, push: Callable[[MapResult, Sequence[Any]], int]) -> bool:
-        """Hand in what there is room for. False: all is handed in (for now)."""
+        """Submit calls until enough are under way. False: all items are submitted (for now)."""
         while len(self._calls) < self.chunks.window:
             items = self._next_items()
             if items is None:
@@ -179,24 +182,24 @@ class MapResult(SettledResult):
             try:
                 index = push(self, self._items[items.start : items.stop])
             except BaseException:
-                self._back.append(items)
+                self._taken_back.append(items)
                 raise
             self._calls[index] = items
         return True
 
     def push_to(self, stream: _core.Stream, items: Sequence[Any]) -> int:
-        """One call, for these items: its index in the stream."""
+        """Push one call for these items. Return its index in the stream."""
         return stream.push(self._function, items, self._star, self.chunks.divisible)
 
-    # ---- settling ----
+    # ---- results ----
 
-    def arrived(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
-        """A call's result, from the stream: a list of values, or an exception."""
+    def receive(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
+        """Take a call's result, a row from the stream: a list of values, or an exception."""
         items = self._calls.pop(index, None)
-        if items is None:  # Ctrl-C came between its push and its note
+        if items is None:  # a Ctrl-C came after the push, before _calls had the index
             return
-        self._searched = False
-        self._unsettled -= len(items)
+        self._found_nothing = False
+        self._outstanding -= len(items)
         if ok:
             self._value[items.start : items.stop] = value
             self.chunks.learn(len(items), elapsed_ns)
@@ -204,94 +207,94 @@ class MapResult(SettledResult):
             name_task(value, self._function, items)
             self._failure = value
 
-    def fail(self, error: BaseException) -> None:
-        """It can't go on: what is not under way is given up."""
+    def fail_unsubmitted(self, error: BaseException) -> None:
+        """No more calls can be submitted: fail the items that are not under way."""
         if self._failure is None:
             self._failure = error
-        self._unsettled -= len(self._items) - self._next + sum(map(len, self._back))
+        self._outstanding -= len(self._items) - self._next + sum(map(len, self._taken_back))
         self._next = len(self._items)
-        self._back.clear()
+        self._taken_back.clear()
 
-    def give_up(self, error: BaseException) -> None:
-        """The same, and what is under way will not come."""
-        self.fail(error)
+    def fail_all(self, error: BaseException) -> None:
+        """Fail all items, also those under way: no more results will arrive."""
+        self.fail_unsubmitted(error)
         self._calls.clear()
-        self._unsettled = 0
+        self._outstanding = 0
 
     def is_complete(self) -> bool:
-        """Whether each item's fate is known."""
-        return self._unsettled == 0
+        """Whether every item has a value or has failed."""
+        return self._outstanding == 0
 
     def is_finished(self) -> bool:
-        """Whether it is ready."""
+        """Whether the result is ready."""
         return self._event.is_set()
 
     def calls_under_way(self) -> int:
-        """Calls that have been handed in and have not ended."""
+        """The number of calls that were submitted and whose results were not taken."""
         return len(self._calls)
 
-    def settle(self) -> None:
-        """Once it is complete: run its callback, be ready."""
+    def finish(self) -> None:
+        """After is_complete(): run the callback; be ready."""
         if self._failure is None:
-            self._settle(True, self._value)
+            self._finish(True, self._value)
         else:
-            self._settle(False, self._failure)
+            self._finish(False, self._failure)
 
     # ---- items that take longer than expected ----
 
     def is_starved(self) -> bool:
-        """Whether workers run out of work while calls under way may have some to give."""
+        """Whether workers have no work, while calls may have items that can be taken back."""
         return (
             self.chunks.divisible
-            and not self._searched
-            and not self._back
+            and not self._found_nothing
+            and not self._taken_back
             and self._next == len(self._items)
             and 0 < len(self._calls) < self._workers
         )
 
-    def took_back(self, index: int, kept: int) -> None:
-        """All but the first kept items of a call were taken back."""
+    def note_taken_back(self, index: int, kept: int) -> None:
+        """All but the first kept items of a call were taken back: submit them again."""
         items = self._calls.get(index)
         if items is None:
             return
         self._calls[index] = items[:kept]
-        self._back.append(items[kept:])
-        # Whatever they were thought to take, they take longer.
+        self._taken_back.append(items[kept:])
+        # Items take longer than was measured: measure again from the start.
         self.chunks = MeasuredChunks(self._workers)
 
-    def gave_nothing(self) -> None:
-        """The search for items to take back found none."""
-        self._searched = True
+    def note_nothing_taken_back(self) -> None:
+        """No call had items that could be taken back."""
+        self._found_nothing = True
 
-    # ---- by the thread that waits ----
+    # ---- in the thread that waits for the map ----
 
     def run(self, core: _core.Pool) -> None:
-        """Drive it to its end, in this thread."""
+        """Drive the map to its end, in this thread."""
         stream = core.stream()
         try:
             while not self.is_complete():
                 try:
                     self.feed(lambda _, items: self.push_to(stream, items))
                 except REFUSALS as error:
-                    self.fail(error)
+                    self.fail_unsubmitted(error)
                 rows = stream.take(STARVED if self.is_starved() else None)
                 for row in rows or ():
-                    self.arrived(*row)
+                    self.receive(*row)
                 if not rows and not take_back(stream, lambda index: self):
-                    self.gave_nothing()
+                    self.note_nothing_taken_back()
         finally:
             stream.close()
-        self.settle()
+        self.finish()
 
 
 def take_back(stream: _core.Stream, owner_of: Callable[[int], MapResult | None]) -> bool:
-    """Take back what calls of the stream have not begun. Whether there was any."""
+    """Take back items that the stream's calls have not begun. Return whether there were any."""
     any_found = False
     while (found := stream.take_back()) is not None:
         index, kept = found
         owner = owner_of(index)
         if owner is not None:
-            owner.took_back(index, kept)
+            owner.note_taken_back(index, kept)
         any_found = True
     return any_found
 
@@ -303,7 +306,8 @@ def run_given(
     star: bool,
     size: int,
 ) -> list[Any]:
-    """A map with a given chunk size, in the thread that waits for it, by the hundred calls."""
+    """A map with a given chunk size, in the thread that waits for it. Calls are submitted by the
+    hundred."""
     stream = core.stream()
     values: list[Any] = [None] * len(items)
     failure: BaseException | None = None

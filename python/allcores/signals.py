@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Signal handlers that wait until something is done.
+"""Postponing Python signal handlers.
 
-What a Python handler raises comes out of the main thread between any two steps, also where the
-signal is blocked there and another thread has received it.
+What a Python handler raises appears in the main thread between any two steps, even if the signal
+is blocked there and another thread received it. Some steps must not be separated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
 
-# Those from which programs raise. SIGINT is the first, and so the last to be as it was.
+# Signals whose Python handlers may raise. SIGINT is postponed first and restored last.
 _SIGNALS = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGPROF",
@@ -24,79 +24,82 @@ _SIGNALS = [
     if hasattr(signal, name)
 ]
 
-came: list[int] = []  # while handlers waited: whoever resumes them delivers
+# Signals that arrived while handlers were postponed. Whoever calls resume() then calls deliver()
+# once for each.
+postponed: list[int] = []
 
-_handlers: dict[int, Any] = {}  # that wait
+_handlers: dict[int, Any] = {}  # by signal: the postponed handler
 
 
-def _note(signum: int, frame: object) -> None:
-    came.append(signum)
+def _postpone(signum: int, frame: object) -> None:
+    postponed.append(signum)
 
 
 def deliver() -> None:
-    """Run the handler of the first that came. Not by another signal: a wakeup descriptor has been
-    told of it already."""
-    if came:
-        signum = came.pop(0)
+    """Run the handler of the first postponed signal. The signal is not sent again, since the
+    wakeup descriptor (signal.set_wakeup_fd) has been written already."""
+    if postponed:
+        signum = postponed.pop(0)
         handler = signal.getsignal(signum)
         if callable(handler):
             handler(signum, None)
 
 
 def _may_raise(handler: Any) -> bool:
-    # asyncio's does nothing; signal.signal would undo its siginterrupt.
+    # asyncio's handler does nothing, and setting it again would undo its siginterrupt().
     return callable(handler) and getattr(handler, "__name__", None) != "_sighandler_noop"
 
 
 def hold() -> list[tuple[int, Any]]:
-    """From now on handlers wait: what resume takes. In the main thread; elsewhere none runs."""
+    """Postpone handlers until resume(), which takes the returned list. Only in the main thread, as
+    no other thread runs handlers."""
     held: list[tuple[int, Any]] = []
-    # Not current_thread(), which enters a thread of the engine's as one of Python's: a child that it
-    # forks could not end properly then.
+    # Not current_thread(): that would register a thread of the engine as a Python thread, and a
+    # child that this thread forks could not exit properly.
     if threading.get_ident() != threading.main_thread().ident:
         return held
     try:
         for signum in _SIGNALS:
             handler = signal.getsignal(signum)
-            if handler is not _note and _may_raise(handler):
+            if handler is not _postpone and _may_raise(handler):
                 _handlers[signum] = handler
                 held.append((signum, handler))
-                signal.signal(signum, _note)
-    except BaseException:  # one that had not been put off yet
+                signal.signal(signum, _postpone)
+    except BaseException:  # raised by a handler that was not postponed yet
         resume(held)
         raise
     return held
 
 
 def resume(held: list[tuple[int, Any]]) -> None:
-    """Handlers are as they were; which signals came stands in came."""
+    """Restore the handlers. The caller then delivers the signals in the list postponed."""
     try:
         while held:
             signal.signal(*held[-1])
             held.pop()
     finally:
-        if held:  # a handler that was resumed has raised at once
+        if held:  # a handler that was just restored has raised: restore the others
             resume(held)
 
 
-def in_one_go(call: Callable[[], object]) -> None:
-    """call(), of which a handler can cut nothing short: it runs afterwards."""
+def without_handlers(call: Callable[[], object]) -> None:
+    """Run call(), and signal handlers only after it, so that no handler can cut it short."""
     held = hold()
-    here = bool(held)  # elsewhere none has waited
+    postpones = bool(held)  # false in other threads, which deliver nothing
     try:
         call()
     finally:
         resume(held)
-        while here and came:
+        while postpones and postponed:
             deliver()
 
 
 def _resume_in_child() -> None:
-    came.clear()
+    postponed.clear()
     for signum, handler in _handlers.items():
-        if signal.getsignal(signum) is _note:
+        if signal.getsignal(signum) is _postpone:
             signal.signal(signum, handler)
 
 
-# Before the hook by which a forked worker begins: crew.py imports this module before worker.py.
+# Registered before the hook _after_fork in worker.py, since crew.py imports this module first.
 os.register_at_fork(after_in_child=_resume_in_child)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Python stacks of workers: written by faulthandler in the worker, read by the owner.
 
-A worker whose interpreter crashes, or that is asked to (SIGNAL), writes its stack to a file in
-memory that all workers of a pool share. Each has an area of its own there, and a position of
-its own, since it opens the file anew; what has been read is overwritten with zeros. Areas are
-sparse: what is not written takes no memory.
+A worker writes its stack when its interpreter crashes, or when the owner asks for it (SIGNAL). It
+writes to a file in memory that all workers of a pool share. Each worker has an area of its own in
+it, and a file position of its own, since it opens the file again. The owner overwrites what it
+has read with zeros. The file is sparse: areas that nobody writes to take no memory.
 
 Needs memfd and /proc (Linux). Elsewhere there are no stacks.
 """
@@ -19,9 +19,9 @@ import weakref
 
 from .descriptors import above_standard
 
-AREA = 1 << 26  # bytes; no worker fills that in its life
+AREA = 1 << 26  # bytes; no worker writes that much in its life
 
-# One of those that no program uses by itself.
+# A signal that programs hardly use.
 SIGNAL = getattr(signal, "SIGRTMAX", 0) - 1
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
@@ -40,24 +40,26 @@ class Stacks:
         except (AttributeError, OSError):
             return
         self._close = weakref.finalize(self, os.close, self.fd)
-        self._close.atexit = False  # others' exit functions run after it, and use the number
+        # At exit it stays open: exit functions of others run later, and may open files, which would
+        # get the number.
+        self._close.atexit = False
 
     def close(self) -> None:
-        """No more will be read."""
+        """Close the file: no more stacks will be read."""
         with self._lock:
             if self.fd >= 0:
                 self._close()
                 self.fd = -1
 
     def _pieces(self, worker: int) -> list[tuple[int, bytes]]:
-        """Where there is something in an area, zeros included."""
+        """The parts of an area that were ever written, as (position, bytes)."""
         position, end = worker * AREA, (worker + 1) * AREA
         pieces = []
         while self.fd >= 0 and position < end:
             try:
                 position = os.lseek(self.fd, position, os.SEEK_DATA)
                 hole = os.lseek(self.fd, position, os.SEEK_HOLE)
-            except OSError:  # nothing from here on
+            except OSError:  # the rest of the file is a hole
                 break
             if position >= end:
                 break
@@ -67,13 +69,13 @@ class Stacks:
         return pieces
 
     def peek(self, worker: int) -> str:
-        """What the worker in this seat, counted from 0, has written since the last take."""
+        """What the worker in this seat (from 0) has written since the last take."""
         with self._lock:
             data = b"".join(data for _, data in self._pieces(worker))
         return data.replace(b"\0", b"")[:MOST].decode(errors="replace")
 
     def take(self, worker: int) -> str:
-        """The same, which is gone then."""
+        """The same, and remove it."""
         text = self.peek(worker)
         if text:
             with self._lock:
@@ -82,18 +84,18 @@ class Stacks:
         return text
 
 
-def of_crash(text: str) -> str | None:
-    """The stack that a crash left."""
+def crash_stack(text: str) -> str | None:
+    """The stack in what a worker has written because its interpreter crashed."""
     _, found, crash = text.rpartition("Fatal Python error: ")
     if not found:
         return None
     _, _, threads = crash.partition("\n")
     threads, _, _ = threads.partition("\nExtension modules: ")
-    return of_tasks(threads) or None
+    return task_stacks(threads) or None
 
 
-def of_tasks(text: str) -> str:
-    """Stacks without the frames by which a worker has come to its task."""
+def task_stacks(text: str) -> str:
+    """Stacks without the frames of the package that lead to the task's function."""
     lines: list[str] = []
     own = False
     for line in text.strip().splitlines():
@@ -109,7 +111,7 @@ def of_tasks(text: str) -> str:
 
 
 def write_to(fd: int, worker: int) -> None:
-    """In a worker: from now on write stacks there, where that is possible. Takes over fd."""
+    """In a worker: write stacks to this file from now on, if possible. Takes over fd."""
     if fd < 0:
         return
     try:
@@ -123,8 +125,9 @@ def write_to(fd: int, worker: int) -> None:
     faulthandler.register(SIGNAL, own)
 
 
-def ask(pid: int) -> bool:
-    """Have a worker write its stack. False: it can't hear, or would die of the question."""
+def request(pid: int) -> bool:
+    """Make a worker write its stack, by a signal. False: the process does not handle the signal,
+    which would kill it, or it is in a state in which it cannot run the handler."""
     try:
         with open(f"/proc/{pid}/status") as file:
             status = dict(line.split(":", 1) for line in file)

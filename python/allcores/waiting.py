@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Waits that a signal always ends.
+"""Waits that a signal always interrupts.
 
-A signal that comes when a wait of the main thread has not quite begun interrupts nothing:
-its Python handler would run only when the wait is over. So that thread waits in slices.
+A signal that arrives just before a wait of the main thread begins does not interrupt the wait:
+its Python handler would run only after it. So the main thread waits in slices.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ SLICE = 0.1
 
 
 class Gate:
-    """Shut, and open for ever once it is set: threading.Event, but that what a signal handler
-    raises in a wait can leave nothing locked for which others wait."""
+    """A threading.Event that cannot be cleared. Unlike in an Event, an exception that a signal
+    handler raises in a wait leaves no lock held for which other threads wait."""
 
     def __init__(self) -> None:
         self._open = False
@@ -24,22 +24,23 @@ class Gate:
         self._shut.acquire()
 
     def is_set(self) -> bool:
-        """Whether it is open."""
+        """Whether set() was called."""
         return self._open
 
     def set(self) -> None:
-        """Open it."""
+        """Wake all threads that wait, now and later."""
         was_open, self._open = self._open, True
         if not was_open:
             self._shut.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is open, at most timeout seconds: whether it is."""
-        return self._open or in_slices(self._pass, timeout)
+        """Wait for set(), at most timeout seconds. Return whether it was called."""
+        return self._open or in_slices(self._wait_open, timeout)
 
-    def _pass(self, timeout: float | None) -> bool:
+    def _wait_open(self, timeout: float | None) -> bool:
         end = None if timeout is None else time.monotonic() + timeout
-        # One after the other; who is interrupted in between lets nobody pass, so look again.
+        # The lock wakes one thread, which releases it for the next one. A signal handler's
+        # exception in between may leave it locked: so look at _open once a second.
         while not self._open:
             left = 1.0 if end is None else min(1.0, end - time.monotonic())
             if left <= 0 and end is not None:
@@ -50,7 +51,8 @@ class Gate:
 
 
 def in_slices(wait: Callable[[float | None], bool], timeout: float | None = None) -> bool:
-    """wait(seconds) says whether it has come; the same for timeout seconds (None: for ever)."""
+    """Call wait(seconds), in the main thread repeatedly, until it returns true or timeout seconds
+    (None: no limit) have passed. Return what it returned last."""
     if threading.get_ident() != threading.main_thread().ident:
         return wait(timeout)
     end = None if timeout is None else time.monotonic() + timeout

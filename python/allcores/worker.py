@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 class Seat:
-    """What a worker is handed, on its way to the process: its number from 0, the descriptor
-    through which it takes its seat, and the one (or -1) where its stacks are written."""
+    """What a worker process needs to take its seat: the seat's number (from 0), the descriptor of
+    the worker's socket, and the descriptor (or -1) to which its stacks are written. It travels to
+    the process as an argument of main()."""
 
     def __init__(self, number: int, fd: int, stacks_fd: int) -> None:
         self.number = number
@@ -34,7 +35,7 @@ class Seat:
 
     def __getstate__(self) -> Any:
         if get_spawning_popen() is None:
-            raise RuntimeError("a seat is passed on only to a process that is being started")
+            raise RuntimeError("a seat can be pickled only for a process that is being started")
         fds = [self._fd, self.stacks_fd]
         return self.number, [DupFd(fd) for fd in fds if fd >= 0]
 
@@ -44,34 +45,36 @@ class Seat:
         self.__init__(number, fd, stacks_fd[0] if stacks_fd else -1)  # type: ignore[misc]
 
     def take(self) -> _core.Worker:
-        """In the process that is to sit there: sit down, once."""
+        """Take the seat; in the worker process. A second call returns the same worker."""
         if self.worker is None:
             self.worker = _core.Worker(self._fd, encode_failure, describe)
-        # Never given up: closed before the process has ended it would tell the owner less.
-        _taken.append(self.worker)
+        # Kept until the process exits: the owner would take an earlier close for the worker's
+        # death, and not learn how the process ended.
+        _never_closed.append(self.worker)
         return self.worker
 
 
-_taken: list[_core.Worker] = []
+_never_closed: list[_core.Worker] = []
 
 
-def _leave_to_owner(signum: int, frame: object) -> None:
-    """Ctrl-C goes to the whole foreground group: what it means is said by the owner.
+def _ignore_interrupt(signum: int, frame: object) -> None:
+    """The terminal sends Ctrl-C to the workers, too, but the owner decides what it means.
 
-    A handler, and not SIG_IGN, which the programs that a task starts would inherit.
+    This is a handler and not SIG_IGN, which programs that a task starts would inherit.
     """
 
 
 def _set_up() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave_to_owner)
+        signal.signal(signal.SIGINT, _ignore_interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if _stdin:
+    if _owners_stdin:
         try:
             sys.stdin = open(above_standard(os.open(os.devnull, os.O_RDONLY)), encoding="utf-8")
         except OSError:
-            pass  # then it has none
-    # What a task prints is out before its result is: the worker may be ended then.
+            pass  # sys.stdin stays None
+    # What a task prints must be written before its result is sent: the owner may kill the worker
+    # right after.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
@@ -79,8 +82,8 @@ def _set_up() -> None:
 
 
 class forking:
-    """In its block this thread starts a worker, perhaps by a fork: if it is early, the child sits
-    down before all else."""
+    """A block in which this thread starts a worker, perhaps by a fork. A forked child finds here
+    that it is a worker; with early it takes its seat before anything else."""
 
     _now: forking | None = None
 
@@ -97,64 +100,65 @@ class forking:
 
     @classmethod
     def take(cls) -> forking | None:
-        """In a child: what it was forked for, if for a worker."""
+        """In a forked child: the block that forked it, if that started a worker. Ends the block."""
         now, cls._now = cls._now, None
         return now if now and now._thread == threading.get_ident() else None
 
 
-def _begin() -> None:
-    """In a forked child, at once."""
+def _after_fork() -> None:
+    """Runs in every forked child first."""
     now = forking.take()
     if now is None:
         return
-    _leave_stdin()
+    _detach_stdin()
     if now.early:
-        _sit_down_early(now.seat)
+        _take_seat_early(now.seat)
 
 
-_stdin: list[object] = []
+_owners_stdin: list[object] = []
 
 
-def _leave_stdin() -> None:
-    """The owner's standard input is not for workers. multiprocessing closes it in the child: that
-    would wait for ever for a lock which another thread, that was reading a line, had at the fork."""
-    _stdin.append(sys.stdin)
+def _detach_stdin() -> None:
+    """Workers do not read the owner's standard input. multiprocessing would close sys.stdin in the
+    child. That takes the file's lock, and hangs if another thread was reading a line at the fork:
+    so keep the file open and hide it."""
+    _owners_stdin.append(sys.stdin)
     sys.stdin = None  # type: ignore[assignment]
 
 
-def _sit_down_early(seat: Seat) -> None:
-    """Sleep until there is work.
+def _take_seat_early(seat: Seat) -> None:
+    """Take the seat in a forked child and sleep until there is work.
 
-    Most of a forked worker's start are the pages that its interpreter writes to, each a
-    fault: put off until the worker is needed, they don't hold up the others, and a pool that is
-    larger than its work never pays for them.
+    The start of a forked worker is mostly page faults, one for each page that its interpreter
+    writes to. When they happen only once the worker is needed they do not delay the start of the
+    other workers, and a pool that is larger than its work never pays for them.
     """
     try:
         worker = seat.take()
         worker.ready()
         if not worker.wait():
             os._exit(0)
-    except ValueError:  # the pool was closed before this worker had begun
+    except ValueError:  # the pool was closed before this worker took its seat
         os._exit(0)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
 
 
-os.register_at_fork(after_in_child=_begin)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def main(
     seat: Seat, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
-    """Sit down, run the initializer, run calls until it is time to leave."""
+    """Take the seat, run the initializer, run calls until the worker is to exit."""
     _set_up()
     stacks.write_to(seat.stacks_fd, seat.number)
-    sat_down_early = seat.worker is not None
+    took_seat_early = seat.worker is not None
     try:
         worker = seat.take()
     except ValueError:
-        util.debug("the pool was closed before this worker had begun")
+        util.debug("the pool was closed before this worker took its seat")
         return
     if initializer is not None:
         worker.say(f"the initializer, {describe(initializer)}")
@@ -164,29 +168,30 @@ def main(
             name = getattr(initializer, "__qualname__", repr(initializer))
             worker.ready(1, f"initializer {name} raised {type(error).__name__}: {error}"[:180])
             raise
-    if not sat_down_early:
+    if not took_seat_early:
         worker.ready()
     worker.run()
-    util.debug("worker leaves")
+    util.debug("worker exits")
 
 
-# Where a call failed, as the extension counts.
+# Where a call failed: enum stage in ext/worker.c.
 DECODE, RUN, ENCODE = range(3)
 
 
 def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
     """The pickle of the exception that the owner is to raise.
 
-    It is tried here whether it can be rebuilt: the owner must not be the first to find out.
+    The worker unpickles it once to check that this works: otherwise the owner would be the first
+    to find out that it does not.
     """
-    # Here, and not on top: a worker that never fails need not wait for it.
+    # Imported here: it takes time, and most workers never need it.
     from multiprocessing.pool import (  # type: ignore[attr-defined]
         ExceptionWithTraceback,
         MaybeEncodingError,
     )
 
     frames = error.__traceback__
-    # Not for want of memory, of which the value's repr would take more.
+    # A MemoryError stays: MaybeEncodingError makes the repr of the value, which takes more memory.
     if stage == ENCODE and not isinstance(error, MemoryError):
         error = MaybeEncodingError(error, value)
     wrapped = ExceptionWithTraceback(error, frames)

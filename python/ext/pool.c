@@ -296,7 +296,8 @@ static PyMethodDef pool_methods[] = {
 	  "The first n workers: the number of each one's call, for how long it has run, what "
 	  "the worker says about it. States: 0 absent, 1 starting, 2 idle, 3 busy." },
 	{ "shut", pool_shut, METH_NOARGS, "Accept no more calls." },
-	{ "terminate", pool_terminate, METH_NOARGS, "Cancel all calls and kill the workers; does not wait." },
+	{ "terminate", pool_terminate, METH_NOARGS,
+	  "Cancel all calls and kill the workers; does not wait." },
 	{ "join", pool_join, METH_VARARGS,
 	  "join(timeout=None) -> bool\n\nWait until all calls have ended, and, after shut "
 	  "or terminate, all workers have exited. False: not within timeout seconds." },

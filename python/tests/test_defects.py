@@ -477,13 +477,13 @@ class NothingLeft(Case):
         """By the collector, in a thread that has the lock for which that one waits."""
         pool = self.context.Pool(1)
         pool.map(tasks.same, range(3))
-        with allcores.crew._asking:
+        with allcores.crew._reaping:
             os.kill(pids(pool)[0], signal.SIGKILL)
             pool.apply_async(tasks.same, (1,))  # nobody waits for it: that is a thread's work
             self.wait_until(lambda: pool._core.workers(1)[0][0] == 1, "an attempt to start")
             start = time.monotonic()
             pool._state = "TERMINATE"
-            allcores.pool._end(pool._core, pool._crew, pool._intake, pool._handler)
+            allcores.pool._terminate_pool(pool._core, pool._crew, pool._intake, pool._handler)
             pool._terminate.cancel()
             del pool
             gc.collect()

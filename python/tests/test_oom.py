@@ -87,7 +87,7 @@ class Told(unittest.TestCase):
                          (caught.exception.pid, caught.exception.oom, str(caught.exception)))
 
     def test_words(self):
-        for verdict, words in ((True, "out of memory"), (None, "can't be known"), (False, "")):
+        for verdict, words in ((True, "out of memory"), (None, "cannot be known"), (False, "")):
             error = allcores.WorkerDied(7, -signal.SIGKILL, "w", "f", verdict)
             self.assertIn(words, str(error))
         self.assertNotIn("OOM", str(error))
