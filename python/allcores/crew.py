@@ -139,7 +139,7 @@ class Crew:
         self._killed: set[int] = set()  # pids of workers that died by SIGKILL and were explained
         self.failure: BaseException | None = None
         self._method: str | None = None  # the start method
-        self.terminated = False  # the pool was: start no more processes
+        self.terminated = False  # the pool was terminated: start no more processes
         self.postponed, self.deliver = signals.postponed, signals.deliver
         _crews.add(self)
 
@@ -162,8 +162,8 @@ class Crew:
             signals.resume(held)
 
     def _start_once(self, worker: int, fd: int, request: int) -> int:
-        # Not without a limit: the thread that holds the lock may be terminating this very pool (a
-        # garbage collection at any line), and then waits for this call.
+        # Not without a time limit: a garbage collection in the thread that holds the lock may be
+        # terminating this very pool, and waits for this call to return.
         while not _reaping.acquire(timeout=SLICE):
             if self.terminated:
                 return -errno.ECANCELED
@@ -187,7 +187,7 @@ class Crew:
         method = getattr(type(process), "_start_method", None) or get_start_method()
         self._method = method
         if method != "fork":
-            # process.start() would start it, which unblocks the signals that are blocked below.
+            # process.start() would start the tracker, which unblocks the signals blocked below.
             resource_tracker.ensure_running()
         # SIGINT is blocked in the child until the child has set its handler.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -267,7 +267,7 @@ class Crew:
         return peak_rss or None
 
     def _judge_oom(self, pid: int) -> bool | None:
-        """Count this death by SIGKILL; say whether the OOM killer caused it, as oom.verdict."""
+        """Count this death by SIGKILL. Return whether the OOM killer caused it: see oom.verdict."""
         self._killed.add(pid)
         return oom.verdict(self._kills_before, oom.read(), len(self._killed))
 

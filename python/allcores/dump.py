@@ -22,7 +22,7 @@ def describe_pool(core: _core.Pool, crew: Crew, size: int) -> str:
         f"{stat[name]} {name}" for name in ("waiting", "running", "done", "failed", "cancelled")
     )
     lines = [
-        f"{stat['submitted']} calls handed in: {counts}; workers that died: {stat['deaths']}"
+        f"{stat['submitted']} calls submitted: {counts}; workers that died: {stat['deaths']}"
     ]
     workers = [Worker(number, crew, *row) for number, row in enumerate(core.workers(size))]
     asked = [worker.number for worker in workers if worker.is_working() and worker.request_stack()]
@@ -92,9 +92,9 @@ class Worker:
             with open(f"/proc/{self._pid}/stat") as file:
                 state = file.read().rpartition(")")[2].split()[0]
         except (OSError, IndexError):
-            return "it has ended"
+            return "the process has exited"
         if state in "Tt":
             return "the process is stopped"
         if state == "D":
-            return "the kernel does not let it go (uninterruptible sleep)"
-        return f"it did not answer within {PATIENCE:g} s" if was_asked else "it can't be asked"
+            return "the process is in uninterruptible sleep in the kernel"
+        return f"not written within {PATIENCE:g} s" if was_asked else "the process cannot write one"

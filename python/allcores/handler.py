@@ -147,7 +147,7 @@ class Handler:
     def _feed_on(self, result: MapResult) -> None:
         try:
             self._feed(result)
-        except BaseException as error:  # of an item's pickling: this thread must go on
+        except BaseException as error:  # raised by pickling an item: this thread must go on
             result.fail_unsubmitted(error)
 
     def _fail_all(self, error: BaseException) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""imap: results one by one. The input is read only as results are taken."""
+"""imap: results one by one. The input is read a bounded number of items ahead of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Source:
         self._ahead = self._least
         self._unbounded = self._discards = self._ended = self._stopped = False
         self._reading = threading.Lock()
-        self._lock = threading.RLock()  # see Intake
+        self._lock = threading.RLock()  # reentrant: see Intake
         self._may_read = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
@@ -60,7 +60,7 @@ class Source:
         try:
             intake.enter(self)
             self._begin(iterable)
-        except BaseException:  # of a signal handler: the user will not get this object
+        except BaseException:  # raised by a signal handler: the user will not get this object
             self._end()
             raise
 
@@ -91,22 +91,23 @@ class Source:
     def items_to_read(self) -> int:
         """How many more items may be read now."""
         if self._discards:
-            return self._discarded_at_once()
+            return self._discard_limit()
         if self._unbounded:
             return AHEAD_MOST
         return self._ahead - (self.stream.pushed - self.used)
 
-    def _fits(self) -> int:
+    def _items_that_fit(self) -> int:
         """How many items fit into the bytes that may be under way."""
         return max(AHEAD_BYTES // max(self.stream.weight, 1), 2)
 
-    def _discarded_at_once(self) -> int:
-        return min(DISCARD_MOST, self._fits())
+    def _discard_limit(self) -> int:
+        """How many calls may be under way whose results nobody takes."""
+        return min(DISCARD_MOST, self._items_that_fit())
 
     def note_rate(self, results: int, seconds: float) -> None:
         """Choose how far to read ahead, from the number of results that arrived in seconds."""
         ahead = int(results / seconds * AHEAD_SECONDS) if seconds > 0 else AHEAD_MOST
-        self._ahead = min(max(ahead, self._least), self._fits(), AHEAD_MOST)
+        self._ahead = min(max(ahead, self._least), self._items_that_fit(), AHEAD_MOST)
 
     def read_on(self) -> None:
         """The user has taken results: read more items, or let the thread read them."""
@@ -229,7 +230,7 @@ class Source:
 
     def _discard(self) -> bool:
         """Take results that nobody needs until few calls are under way. False: all are taken."""
-        while self._ended or self.calls_under_way() > self._discarded_at_once():
+        while self._ended or self.calls_under_way() > self._discard_limit():
             try:
                 if self.stream.take(None, 16) is None:
                     return False

@@ -88,7 +88,7 @@ class StreamedResult(AsyncResult):
         self._unfetched = None
         raise self._value
 
-    def _finish(self, success: bool, value: Any) -> None:
+    def _set_result(self, success: bool, value: Any) -> None:
         """Set the value, or the exception; run the callback; be ready."""
         self._success = success
         self._value = value
@@ -111,7 +111,7 @@ class CallResult(StreamedResult):
     def receive(self, index: int, ok: bool, value: Any, elapsed_ns: int) -> None:
         """Take the call's result, a row from the stream."""
         name_task(value, self._function)
-        self._finish(ok, value)
+        self._set_result(ok, value)
 
 
 class MapResult(StreamedResult):
@@ -236,9 +236,9 @@ class MapResult(StreamedResult):
     def finish(self) -> None:
         """After is_complete(): run the callback; be ready."""
         if self._failure is None:
-            self._finish(True, self._value)
+            self._set_result(True, self._value)
         else:
-            self._finish(False, self._failure)
+            self._set_result(False, self._failure)
 
     # ---- items that take longer than expected ----
 

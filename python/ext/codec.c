@@ -6,7 +6,7 @@
 
 #define SINK_LEAST 512
 #define SINK_KEEP (4 << 20)	/* an encoder with a larger sink is not kept */
-#define MEMO_KEEP 1024		/* bytes of a message; after a longer one the pickler goes */
+#define MEMO_KEEP 1024		/* bytes; after a longer message the pickler is not kept */
 #define PICKLES_MOST 1024	/* functions whose pickles are kept */
 #define VIEW_FROM 4096		/* bytes; longer pickles are parsed without a copy */
 

@@ -307,7 +307,7 @@ class Dump(Case):
             self.assertRegex(text, rf"pid {pid}: at work for \d+\.\d s, call 11: tasks.nap_deep")
             self.assertIn(" in nap_deep", text)
             self.assertNotIn("worker.py", text)
-            self.assertIn("11 calls handed in: 0 waiting, 1 running, 10 done", text)
+            self.assertIn("11 calls submitted: 0 waiting, 1 running, 10 done", text)
 
     def test_function_of_c(self):
         pool = self.new_pool(1)
