@@ -348,6 +348,7 @@ class Threads(Case):
     """One pool, many threads."""
 
     def run_all(self, functions):
+        self.assertIsNotNone(self.pool)  # made here: threads would make one each
         failures = []
 
         def run(function):
