@@ -220,11 +220,24 @@ static inline int set_up(void **state)
 	return 0;
 }
 
+static inline int set_up_without_pidfds(void **state)
+{
+	without_pidfd = true;
+	return set_up(state);
+}
+
+static inline int set_up_without_pids(void **state)
+{
+	without_pid = true;
+	return set_up(state);
+}
+
 static inline int tear_down(void **state)
 {
 	ac_pool_close(pool);
 	pool = NULL;
 	reap_all();
+	without_pidfd = without_pid = false;
 	munmap(seen, sizeof *seen);
 	return help_tear_down(state);
 }
@@ -260,21 +273,9 @@ static inline bool is_unknown(const struct ac_outcome *outcome)
 
 /* ---- all of them ---- */
 
-#define ADOPT_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
-
-/* How many failed. */
-#define RUN_ADOPT_TESTS(tests)                                                        \
-	({                                                                            \
-		static const char *const ways_[] = { "with pidfds", "without pidfds", \
-						     "without pids" };                \
-		int failed_ = 0;                                                      \
-		for (int i = 0; i < 3; i++) {                                         \
-			without_pidfd = i == 1;                                       \
-			without_pid = i == 2;                                         \
-			failed_ += cmocka_run_group_tests_name(ways_[i], tests, NULL, \
-							       NULL);                 \
-		}                                                                     \
-		failed_;                                                              \
-	})
+#define ADOPT_TEST(test)                                                           \
+	{ #test, test, set_up, tear_down, NULL },                                  \
+	{ #test "_without_pidfds", test, set_up_without_pidfds, tear_down, NULL }, \
+	{ #test "_without_pids", test, set_up_without_pids, tear_down, NULL }
 
 #endif

@@ -313,5 +313,5 @@ int main(void)
 		ADOPT_TEST(test_adopt_refuses_what_can_not_be),
 	};
 
-	return RUN_ADOPT_TESTS(tests);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -407,5 +407,5 @@ int main(void)
 		ADOPT_TEST(test_adopt_first_process_that_left_lives_on),
 	};
 
-	return RUN_ADOPT_TESTS(tests);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }
