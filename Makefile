@@ -38,6 +38,7 @@ all: ## build the library, the Python package, the examples, the benchmarks
 	$(call PLACE,$(BUILD))
 
 demo: ## show what it does
+	@echo "make demo: a build, then measurements for 45 seconds"
 	@PYTHON=$(PYTHON) tools/setup python
 	@$(CONFIGURE) $(BUILD) -Dpython=$(PYTHON)
 	@tools/quiet ninja -C $(BUILD)
@@ -46,16 +47,16 @@ demo: ## show what it does
 
 test: export CC := gcc
 test: ## run all tests: gcc, clang, sanitizers, valgrind, every Python that is found
+	@echo "make test: builds with gcc, clang and sanitizers, then all tests; 6 minutes on 2 idle cores"
 	@CC=gcc PYTHON=$(PYTHON) tools/setup test
+	@echo "interpreters: $$(tools/pythons --versions $(PYTHON))"
 	@CC=gcc $(CONFIGURE) build/gcc -Dtests=true -Dpython="$$(tools/pythons $(PYTHON))"
+	@CC=gcc $(CONFIGURE) build/asan $(ASAN)
+	@if command -v clang >/dev/null; then CC=clang $(CONFIGURE) build/clang -Dtests=true; fi
 	@tools/quiet ninja -C build/gcc
 	$(call PLACE,build/gcc)
-	@if command -v clang >/dev/null; then \
-		CC=clang $(CONFIGURE) build/clang -Dtests=true; fi
-	@CC=gcc $(CONFIGURE) build/asan $(ASAN)
-	@clang=; if [ -d build/clang ]; then clang=build/clang:unit; fi; \
-	$(RUN) --with "$$(tools/pythons --versions $(PYTHON))" \
-		build/gcc $$clang build/asan:unit,crash $(VALGRIND_RUN)
+	@$(RUN) build/gcc $$(! command -v clang >/dev/null || echo build/clang:unit) \
+		build/asan:unit,crash $(VALGRIND_RUN)
 
 bench: ## measure against the alternatives, from C and from Python
 	@PYTHON=$(PYTHON) tools/setup python

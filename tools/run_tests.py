@@ -1,18 +1,27 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Build, run the tests, and count them case by case.
+"""Run the tests of several build directories, and count them case by case.
 
     run_tests.py [-j N] [-k TEXT] RUN...
 
 A RUN is  [valgrind@]DIR[:NAME,NAME...]  where DIR is a configured build
 directory and each NAME a suite or a test; none means every suite but stress.
-The last line is always "N passed, N failed[, N skipped]"; the exit code is 0
-only if nothing failed and something ran.
+What these tests need is built first. The last line is always "N passed, N
+failed[, N skipped]"; the exit code is 0 only if nothing failed and something
+ran.
 
-Every test runs in a session of its own. When its program has ended, nothing
-of it may be left: processes still there a second later are a failure, and
-are killed. Orphans come to this program (it is their subreaper), so that a
-killed process is gone for its test also where process 1 reaps nobody.
+For one test `meson test -C DIR NAME` does, too. This program adds what meson
+lacks:
+
+- All runs are one queue, the longest test first, so that no processor is idle
+  while the last tests of one build directory end. How many seconds a test
+  takes is its priority in its meson.build. Each suite's time is printed beside
+  the sum of these; a test that takes longer does not fail for it.
+- Nothing of a test may be left when its program has ended: processes that are
+  still there a second later are a failure, and are killed. Every test runs in
+  a session of its own. Orphans come to this program (it is their subreaper),
+  so that a killed process is gone for its test also where process 1 reaps
+  nobody.
 """
 import argparse
 import collections
@@ -20,6 +29,7 @@ import ctypes
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -32,6 +42,8 @@ SHOWN = 6000  # bytes of a failed program's output, from its end
 SKIP_CODE = 77
 VALGRIND = ("valgrind -q --error-exitcode=99 --leak-check=full "
             "--errors-for-leak-kinds=definite --child-silent-after-fork=yes")
+# How much longer a test takes there, and how much longer it may take before it hangs.
+SLOWER = {"valgrind": (4, 10), "sanitizer": (1.2, 5)}
 MARK = "ALLCORES_TEST_ID"
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -45,16 +57,20 @@ Case = collections.namedtuple("Case", "result name reason")
 class Test:
     """One command: how to run it, and how its run went."""
 
-    def __init__(self, label, info, wrap, patience):
-        self.label = f"{label}/{info['name']}"
+    def __init__(self, build, info, wrap, slower=(1, 1)):
+        self.label = f"{build}/{info['name']}"
         self.suites = [s.split(":")[-1] for s in info["suite"]]
+        self.suite = f"{build}/{self.suites[0]}"
         self.name = info["name"]
         self.cmd = wrap + info["cmd"]
         self.env = info["env"]
         self.cwd = info["workdir"]
+        self.prints_tap = info["protocol"] == "tap"
         self.parallel = info["is_parallel"]
+        self.depends = info["depends"]
+        self.budget = max(info["priority"], 1) * slower[0]
         timeout = info["timeout"]
-        self.timeout = timeout * patience if timeout > 0 else None
+        self.timeout = timeout * slower[1] if timeout > 0 else None
         self.status = None  # as os.waitpid gives it
         self.faults = []  # what went wrong besides the cases
         self.left = []
@@ -91,22 +107,20 @@ class Test:
     def cases(self):
         """All cases, the program's own misbehaviour being one more."""
         out = self.text(self.out)
-        cases, planned = parse_tap(out)
         code = os.waitstatus_to_exitcode(self.status)
-        failed = any(c.result == "failed" for c in cases)
+        cases, planned = parse_tap(out) if self.prints_tap else ([], 0)
+        results = {c.result for c in cases}
         if code < 0:
             self.faults.append(f"killed by {signal_name(-code)}")
-        elif cases and planned is not None and len(cases) != planned:
-            self.faults.append(f"{planned} cases planned, {len(cases)} seen")
-        elif cases and code != 0 and not failed and not only_skips(cases):
+        elif len(cases) != planned:
+            self.faults.append(f"{planned or 'no'} cases planned, {len(cases)} seen")
+        elif code > 0 and "passed" in results and "failed" not in results:
             self.faults.append(f"exit code {code}")
         if self.left:
             self.faults.append("left behind: " + "; ".join(self.left))
         if self.faults:
             cases.append(Case("failed", "the program", "; ".join(self.faults)))
-        if not cases:
-            cases.append(self.case_of_exit_code(code, out))
-        return cases
+        return cases or [self.case_of_exit_code(code, out)]
 
     def case_of_exit_code(self, code, out):
         if code == 0:
@@ -114,30 +128,25 @@ class Test:
         if code == SKIP_CODE:
             words = (out + self.text(self.err)).strip().splitlines()
             return Case("skipped", "exit code", words[-1] if words else "")
-        return Case("failed", "", f"exit code {code}")
-
-
-def only_skips(cases):
-    """cmocka 1.1 counts a skipped case as neither, but writes "not ok"."""
-    return all(c.result == "skipped" for c in cases)
+        return Case("failed", "exit code", str(code))
 
 
 def parse_tap(text):
+    """The cases, and how many were planned: None when the program says nothing of it."""
     cases, planned = [], None
     for line in text.splitlines():
         plan = PLAN.match(line)
         if plan:
-            planned = (planned or 0) + int(plan[1])
-            continue
+            planned = int(plan[1])
         found = TAP.match(line)
-        if not found:
-            continue
-        skip = SKIP.search(found[2])
-        if skip:
-            # "name # SKIP why", or cmocka's "# SKIP name".
-            name = found[2][:skip.start()].strip()
+        skip = SKIP.search(line)
+        if skip and plan:  # "1..0 # SKIP why"
+            cases.append(Case("skipped", "all cases", skip[1]))
+            planned = 1
+        elif skip and found:  # "ok 1 - name # SKIP why", or cmocka's "not ok 1 # SKIP name"
+            name = found[2].partition("#")[0].strip()
             cases.append(Case("skipped", name or skip[1], skip[1]))
-        else:
+        elif found:
             cases.append(Case("failed" if found[1] else "passed", found[2], ""))
     return cases, planned
 
@@ -235,9 +244,8 @@ def end(test, running):
 # ---- the run ----
 
 def run_all(tests, jobs, report):
-    """Parallel ones first, then each of the others by itself."""
-    waiting = [t for t in tests if t.parallel]
-    waiting += [t for t in tests if not t.parallel]
+    """The longest first; those that must run alone at the end, one by one."""
+    waiting = sorted(tests, key=lambda t: (not t.parallel, -t.budget))
     running = []
     try:
         while waiting or running:
@@ -265,19 +273,41 @@ def run_all(tests, jobs, report):
             kill(test.pid)
 
 
+def processor_time():
+    """Of all processes that have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 class Report:
     """Prints a line for each program; keeps what failed for the end."""
 
     def __init__(self):
         self.count = collections.Counter()
         self.failures = []
+        self.took = collections.Counter()  # by suite
+        self.budget = collections.Counter()
+        self.began, self.used = time.monotonic(), processor_time()
+        self.planned = self.run = 0
+
+    def plan(self, tests, jobs):
+        seconds = sum(t.budget for t in tests) / jobs
+        self.planned = len(tests)
+        self.began, self.used = time.monotonic(), processor_time()
+        print(f"{len(tests)} test programs, {jobs} at a time" +
+              (f": about {seconds / 60:.1f} minutes" if all(t.timeout for t in tests) else ""),
+              flush=True)
 
     def __call__(self, test):
+        took = time.monotonic() - test.began
         cases = test.cases()
         count = collections.Counter(c.result for c in cases)
         self.count += count
-        took = time.monotonic() - test.began
-        print(f"{test.label:<44} {summary(count):<34} {took:6.2f} s", flush=True)
+        self.run += 1
+        self.took[test.suite] += took
+        self.budget[test.suite] += test.budget
+        print(f"[{self.run:3}/{self.planned}] {test.label:<32} "
+              f"{summary(count):<34} {took:6.2f} s", flush=True)
         for case in cases:
             if case.result == "skipped":
                 print(f"    skipped: {case.name}: {case.reason}", flush=True)
@@ -289,7 +319,17 @@ class Report:
         print(f"{directory}: the build failed", flush=True)
         print(output[-SHOWN:], flush=True)
 
-    def close(self, using=""):
+    def print_times(self):
+        print(f"\n{'suite':<24} {'took':>6} {'budget':>8}")
+        for suite, took in self.took.items():
+            budget = self.budget[suite]
+            print(f"{suite:<24} {took:6.0f} {budget:6.0f} s" +
+                  ("   over its budget" if took > budget else ""))
+        print(f"all took {time.monotonic() - self.began:.0f} s, and "
+              f"{processor_time() - self.used:.0f} s of processor time")
+
+    def close(self):
+        self.print_times()
         for test, cases in self.failures:
             print(f"\n==== {test.label}: {' '.join(test.cmd)}")
             for case in cases:
@@ -299,8 +339,7 @@ class Report:
                 text = test.text(file).rstrip()
                 if text:
                     print(f"---- {name}\n{text[-SHOWN:]}")
-        print(("\n" if self.failures else "") + summary(self.count) +
-              (f", {using}" if using else ""))
+        print("\n" + summary(self.count))
         return 1 if self.count["failed"] or not self.count["passed"] else 0
 
 
@@ -338,24 +377,21 @@ def fixed_addresses():
 def tests_of(run, match):
     tool, _, rest = run.rpartition("@")
     directory, _, names = rest.partition(":")
-    wanted = [n for n in names.split(",") if n]
-    wrap, patience, label = [], 1, os.path.basename(directory)
+    wanted = set(filter(None, names.split(",")))
+    wrap, slower, build = [], (1, 1), os.path.basename(directory)
     if tool == "valgrind":
         if not shutil.which("valgrind"):
             print("valgrind is not here: its run is left out")
             return []
-        wrap, patience, label = VALGRIND.split(), 10, "valgrind"
+        wrap, slower, build = VALGRIND.split(), SLOWER["valgrind"], "valgrind"
     elif sanitizer_of(directory) not in ("none", ""):
-        wrap, patience = fixed_addresses(), 5
+        wrap, slower = fixed_addresses(), SLOWER["sanitizer"]
     chosen = []
     for info in load(directory, "tests"):
-        test = Test(label, info, wrap, patience)
-        if wanted and test.name not in wanted and \
-                not set(test.suites) & set(wanted):
-            continue
-        if not wanted and "stress" in test.suites:
-            continue
-        if match in test.name:
+        test = Test(build, info, wrap, slower)
+        names = {test.name, *test.suites}
+        if match in test.name and (
+                names & wanted if wanted else "stress" not in test.suites):
             chosen.append(test)
     return chosen
 
@@ -364,47 +400,56 @@ def directory_of(run):
     return run.rpartition("@")[2].partition(":")[0]
 
 
-def build(directory):
+def needed_by(tests, directory):
+    """Ninja's names of what the tests depend on."""
+    files = {target["id"]: target["filename"] for target in load(directory, "targets")}
+    return {os.path.relpath(file, os.path.realpath(directory))
+            for test in tests for target in test.depends for file in files[target]}
+
+
+def ninja(directory, *targets):
     """None, or what the failed build said."""
-    done = subprocess.run(["ninja", "-C", directory], text=True,
+    done = subprocess.run(["ninja", "-C", directory, *targets], text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
     return done.stdout if done.returncode else None
 
 
-def sort_key(test):
-    """Suites from the lowest floor up: the first red line is the cause."""
-    order = ["unit", "crash", "sweep", "model", "programs", "install", "stress"]
-    return min([order.index(s) for s in test.suites if s in order],
-               default=len(order))
+def build(directory, runs, match):
+    """The tests of these runs, built: (tests, what a failed build said or None)."""
+    print(f"building what the tests of {directory} need", flush=True)
+    output = ninja(directory, "build.ninja")  # a meson.build may have changed
+    if output is not None:
+        return [], output
+    tests = [test for run in runs for test in tests_of(run, match)]
+    output = ninja(directory, *needed_by(tests, directory))
+    return tests if output is None else [], output
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("-j", type=int, default=2, metavar="N",
-                        help="programs at a time (2)")
+    jobs = len(os.sched_getaffinity(0)) + 1  # tests sleep for a third of their time
+    parser.add_argument("-j", type=int, default=jobs, metavar="N",
+                        help=f"programs at a time ({jobs}: one more than processors)")
     parser.add_argument("-k", default="", metavar="TEXT",
                         help="only tests with TEXT in their name")
-    parser.add_argument("--with", dest="using", default="", metavar="TEXT",
-                        help="what the last line ends with: the interpreters, say")
     parser.add_argument("runs", nargs="+", metavar="RUN")
     args = parser.parse_args()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report()
-    broken = set()
+    tests = []
     for directory in dict.fromkeys(map(directory_of, args.runs)):
-        output = build(directory)
+        runs = [run for run in args.runs if directory_of(run) == directory]
+        built, output = build(directory, runs, args.k)
+        tests += built
         if output is not None:
-            broken.add(directory)
             report.failed_build(directory, output)
     become_subreaper()
-    for run in args.runs:
-        if directory_of(run) not in broken:
-            tests = sorted(tests_of(run, args.k), key=sort_key)
-            run_all(tests, args.j, report)
-    return report.close(args.using)
+    report.plan(tests, args.j)
+    run_all(tests, args.j, report)
+    return report.close()
 
 
 if __name__ == "__main__":
