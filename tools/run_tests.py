@@ -313,6 +313,9 @@ class Report:
                 print(f"    skipped: {case.name}: {case.reason}", flush=True)
         if count["failed"]:
             self.failures.append((test, cases))
+        else:
+            test.out.close()
+            test.err.close()
 
     def failed_build(self, directory, output):
         self.count["failed"] += 1
