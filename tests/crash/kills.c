@@ -14,6 +14,8 @@
 
 #define WORKERS 3
 #define TASKS 30
+/* On a busy machine the first of WORKERS naps must not end before the last begins. */
+#define LONG_NAP (500 * MS)
 
 static struct crash_print before;
 static struct ac_pool *pool;
@@ -229,7 +231,7 @@ static void kill_worker_after_template(void *arg)
 	open_pool();
 	kill(template, SIGKILL);
 	CHECK(crash_await_death(template, SECOND));
-	submit(WORKERS, nap_call, 200 * MS);
+	submit(WORKERS, nap_call, LONG_NAP);
 	await_running(WORKERS);
 	kill(workers[0], SIGKILL);
 	CHECK_EQ(collect(WORKERS, 0), 1);
@@ -356,11 +358,11 @@ static void stop_busy(void *arg)
 {
 	(void)arg;
 	open_pool();
-	submit(WORKERS, nap_call, 50 * MS);
+	submit(WORKERS, nap_call, LONG_NAP);
 	await_running(WORKERS);
 	kill(workers[0], SIGSTOP);
 	crash_check_usable(pool);
-	crash_sleep(300 * MS);
+	crash_sleep(LONG_NAP);
 	CHECK_EQ(ac_task_ready(tasks[0]) + ac_task_ready(tasks[1]) +
 		 ac_task_ready(tasks[2]), WORKERS - 1);
 	kill(workers[0], SIGCONT);
@@ -372,10 +374,10 @@ static void stop_and_kill(void *arg)
 {
 	(void)arg;
 	open_pool();
-	submit(WORKERS, nap_call, 50 * MS);
+	submit(WORKERS, nap_call, LONG_NAP);
 	await_running(WORKERS);
 	kill(workers[0], SIGSTOP);
-	crash_sleep(100 * MS);
+	crash_sleep(LONG_NAP);
 	kill(workers[0], SIGKILL);
 	CHECK_EQ(collect(WORKERS, SIGKILL), 1);
 	crash_check_usable(pool);
