@@ -455,13 +455,15 @@ static bool await_orphans(void)
 			crash_sleep(MS);
 	if (ended < 0)
 		return true;
-	n = crash_children(getpid(), pids, PIDS);
-	for (unsigned i = 0; i < n; i++) {
-		show_process(pids[i], "left behind");
-		kill(pids[i], SIGKILL);
-	}
-	while (waitpid(-1, NULL, 0) > 0)
-		;
+	/* With each that ends, its children come here: stopped ones would stay. */
+	do {
+		n = crash_children(getpid(), pids, PIDS);
+		for (unsigned i = 0; i < n; i++) {
+			if (crash_lives(pids[i]))
+				show_process(pids[i], "left behind");
+			kill(pids[i], SIGKILL);
+		}
+	} while (waitpid(-1, NULL, 0) > 0);
 	return false;
 }
 
