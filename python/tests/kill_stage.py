@@ -413,14 +413,28 @@ def children():
     return sorted(map(int, found))
 
 
+SHARED = "names in /dev/shm"
+
+
 def holdings():
     """What a pool takes, and is to leave."""
     return {
         "descriptors": sorted(os.listdir("/proc/self/fd")),
         "children": children(),
         "threads": sorted(thread.name for thread in threading.enumerate()),
-        "names in /dev/shm": sorted(os.listdir("/dev/shm")),
+        SHARED: sorted(os.listdir("/dev/shm")),
     }
+
+
+def left(before):
+    """What is not as it was: {name: (before, now)}.
+
+    Other programs make and remove names in /dev/shm, too: one that is gone was theirs.
+    """
+    now = holdings()
+    return {name: (before[name], now[name]) for name in now
+            if (set(now[name]) - set(before[name]) if name == SHARED
+                else now[name] != before[name])}
 
 
 def meet(pool):
@@ -535,12 +549,9 @@ class Stage:
         self.pool = self.script = self.acts = closer = None
         gc.collect()
         try:
-            wait_until(lambda: holdings() == self.before, "the end of all that is the pool's", 5)
+            wait_until(lambda: not left(self.before), "the end of all that is the pool's", 5)
         except TimeoutError as error:
-            now = holdings()
-            what = {name: (self.before[name], now[name]) for name in now
-                    if now[name] != self.before[name]}
-            raise AssertionError(f"left, before and now: {what}") from error
+            raise AssertionError(f"left, before and now: {left(self.before)}") from error
 
 
 def commands():
