@@ -29,7 +29,7 @@ VALGRIND_RUN := valgrind@build/gcc:$(subst $() ,$(),$(foreach t,$(VALGRIND_TESTS
 
 export CC
 
-.PHONY: all demo test bench lint asan tsan soak fuzz install clean help
+.PHONY: all demo test bench lint asan tsan soak fuzz musl install clean help
 
 all: ## build the library, the Python package, the examples, the benchmarks
 	@PYTHON=$(PYTHON) tools/setup python
@@ -90,6 +90,12 @@ soak: ## long random runs, all sweeps in full, and what make test leaves out for
 fuzz: ## coverage-guided, over what the owner reads; FUZZ_SECONDS=600
 	@tools/setup fuzz
 	@tests/fuzz/fuzz.sh $(abspath build/fuzz) $(FUZZ_SECONDS)
+
+musl: ## build with musl in place of glibc, run the examples
+	@CC=musl-gcc tools/setup musl
+	@CC=musl-gcc $(CONFIGURE) build/musl
+	@tools/quiet ninja -C build/musl
+	@$(RUN) build/musl:programs
 
 install: ## PREFIX=/usr/local DESTDIR=
 	@tools/setup build
