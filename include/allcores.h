@@ -137,6 +137,14 @@ struct ac_outcome {
 
 /* ---- 2. The pool: open, map, close ------------------------------------- */
 
+/*
+ * Work takes turns. All single calls of a pool take turns with each of its maps and each of its
+ * streams, a piece at a time; within each of these, first come is first served. So a short call
+ * does not wait for the end of a long map that was handed in before it. It waits for the pieces
+ * that the workers were given already: about 20 ms of work or, where pieces are longer, a few for
+ * each worker. Long arguments and results (above 64 KB) that one thread copies delay no other
+ * thread's calls.
+ */
 struct ac_pool;
 
 struct ac_pool_opts {
@@ -146,12 +154,12 @@ struct ac_pool_opts {
 	 * n > 0: exactly n; n < 0: all processors but -n, at least one. */
 	int workers;
 
-	/* Runs in each worker before its first task, replacements too.
-	 * Non-zero fails the pool: every call then says AC_ESTART. */
+	/* Runs in each worker before its first task, in replacements too. If it returns
+	 * non-zero the pool fails: every call then returns AC_ESTART. */
 	int (*init)(void *init_arg);
 	void *init_arg;
 
-	/* A worker is replaced after so many tasks (an item of a map counts
+	/* A worker is replaced after this many tasks (an item of a map counts
 	 * as one); 0: never. */
 	unsigned recycle;
 
@@ -159,7 +167,7 @@ struct ac_pool_opts {
 	 * bytes are shown. Default "allcores". Copied. */
 	const char *name;
 
-	/* A worker must be ready, initialiser included, within this time.
+	/* A worker that is not ready within this time, initialiser included, is killed.
 	 * 0: ten minutes; negative: no limit. */
 	int64_t ready_ns;
 
@@ -182,9 +190,10 @@ struct ac_pool_opts {
 #define AC_POOL_INTERRUPTIBLE 1u
 
 /*
- * Open a pool. Returns when the workers are on their way; the first calls
+ * Open a pool. Returns when the workers are being started; the first calls
  * wait for them. *pool is set on success only; close it with ac_pool_close.
- * Forks (see the notes on top). Blocks for about the time of a fork.
+ * Forks, and flushes stdout and stderr before, but waits for the lock of neither (see the notes
+ * on top). Blocks for about the time of a fork.
  * -EINVAL: pool is NULL, or an option is out of range (workers beyond 4096);
  * -ENOMEM, -EMFILE, -EAGAIN...: what the system refused.
  */
@@ -215,15 +224,20 @@ struct ac_map_opts {
 	/* The first failure by index, or NULL: one entry, caller's. */
 	struct ac_outcome *failure;
 
-	/* An item whose worker died is run again up to so many times. */
+	/* An item whose worker died is run again, at most this many times. */
 	unsigned retries;
 
 	/* AC_MAP_STOP: after the first failure start no further item; those
 	 * not run have the status AC_ECANCELED. Default: run them all. */
 	unsigned flags;
 
-	/* Called in the calling thread now and then with items ended, of count; it may
-	 * use the pool. */
+	/* Called in the calling thread now and then: ended of count items have ended. May call
+	 * anything but ac_pool_close and ac_pool_join of this pool (-EDEADLK). Must neither
+	 * throw nor longjmp. A C++ exception is guarded against, no more: the map is stopped as
+	 * by AC_MAP_STOP, what runs ends, and the exception passes on to the caller. For that
+	 * the unwinder must be there when the library is loaded; a program linked with
+	 * -static-libgcc also needs -Wl,-u,__gcc_personality_v0. longjmp is not guarded
+	 * against. */
 	void (*progress)(void *progress_arg, size_t ended, size_t count);
 	void *progress_arg;
 };
@@ -231,15 +245,16 @@ struct ac_map_opts {
 #define AC_MAP_STOP 1u
 
 /*
- * Run fn over count items, items[i] to results[i], on all workers; return when all
+ * Run fn over count items, items[i] to results[i], on all workers; return when all items
  * have ended. items is count * item_size bytes, results count * result_size bytes;
  * either may be NULL with size 0. A failed item's result is left as it was.
  * 0: all items succeeded. Otherwise the failure with the lowest index:
  * AC_ETASK, AC_EDIED, AC_ECANCELED, AC_EBROKEN, AC_ESTART.
  * -ENOMEM: memory ran out; items not run are cancelled.
- * Calls that never began: -EINVAL (NULL function or sizes that do not fit), -E2BIG,
+ * A map that never began: -EINVAL (NULL function or sizes that do not fit), -E2BIG,
  * -EOVERFLOW (count * size beyond the address space), AC_ECLOSED, AC_EFORK, -ENOMEM.
- * -EINTR with AC_POOL_INTERRUPTIBLE: what had not begun is cancelled, what ran has ended.
+ * -EINTR with AC_POOL_INTERRUPTIBLE: items that had not begun are cancelled, those that ran have
+ * ended.
  */
 AC_API int ac_pool_map(struct ac_pool *pool, ac_map_fn *fn,
 		       const struct ac_map_opts *opts,
@@ -247,12 +262,13 @@ AC_API int ac_pool_map(struct ac_pool *pool, ac_map_fn *fn,
 		       void *results, size_t result_size, size_t count);
 
 /*
- * Finish all work, let the workers leave, release everything. NULL is allowed. The
- * last call that may use the pool: no other thread may be in a call of it or of its
- * tasks, and its streams are closed before. Tasks (all ended then) outlive it and
- * are freed on their own. Blocks until all work has ended; workers that do not
- * leave within ten seconds after that are killed. Returns 0; AC_EFORK in a forked
- * child (whose copy is released).
+ * Finish all work, let the workers exit, release everything. NULL is allowed. The
+ * last call that may use the pool: no other thread may be in a call of the pool or of its
+ * tasks, and its streams are closed before. Its tasks, which have all ended then, remain and
+ * are freed one by one. Blocks until all work has ended and the workers are gone; workers that
+ * do not exit within ten seconds after the work are killed. No thread of the library is left.
+ * Returns 0; AC_EFORK in a forked child (whose copy is released); -EDEADLK in a callback of the
+ * same pool (done or progress), which it would wait for: the pool stays open.
  */
 AC_API int ac_pool_close(struct ac_pool *pool);
 
@@ -261,7 +277,7 @@ AC_API int ac_pool_close(struct ac_pool *pool);
 struct ac_call;		/* a task as its worker sees it */
 struct ac_task;		/* a task as its owner sees it */
 
-/* What a single call runs, in a worker. Return 0, or anything else to fail. */
+/* What a single call runs, in a worker. Returns 0, or anything else to fail. */
 typedef int ac_call_fn(struct ac_call *call);
 
 /* For use inside the function, by the thread that runs it: */
@@ -269,24 +285,24 @@ typedef int ac_call_fn(struct ac_call *call);
 /* The argument, read in place (aligned to 16; to 4096 from 4096 bytes on).
  * Valid during the call. Never NULL. len may be NULL. */
 AC_API const void *ac_call_arg(const struct ac_call *call, size_t *len);
-/* Room for a result of len bytes, to be written in place: the one way that
- * copies nothing. Asking again replaces it. NULL: no memory (the call goes on). */
+/* Space for a result of len bytes, to be written in place: the one way that
+ * copies nothing. Reserving again replaces it. NULL: no memory (the call goes on). */
 AC_API void *ac_call_reserve(struct ac_call *call, size_t len);
 /* Return these bytes: ac_call_reserve and a copy. 0, -ENOMEM or -EINVAL. */
 AC_API int ac_call_return(struct ac_call *call, const void *data, size_t len);
-/* Set the words of a failure (printf), cut at AC_TEXT_SIZE - 1 bytes.
+/* Set the text of a failure (as printf does), cut at AC_TEXT_SIZE - 1 bytes.
  * Returns AC_ETASK, so that a function can end with return ac_call_fail(...). */
 AC_API int ac_call_fail(struct ac_call *call, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 /* The call that this thread is running, also inside a map's function; NULL
  * outside a task. */
 AC_API struct ac_call *ac_call_current(void);
-/* The number of the worker that runs it, from 0. */
+/* The number of the worker that runs the call, from 0. */
 AC_API unsigned ac_call_worker(const struct ac_call *call);
 /*
- * Of a divisible call (ac_stream_push with units): 1: begin the next unit; 0: there
- * is none, all have begun or the owner took the rest back. Units begin in order, so
- * counting the ones tells which. Never blocks, costs a few nanoseconds: units are
+ * Of a divisible call (ac_stream_push with units): 1: begin the next unit; 0: no unit
+ * is left, all have begun or the owner took the rest back. Units begin in order:
+ * the first 1 is for unit 0. Never blocks, costs a few nanoseconds: units are
  * claimed several at a time, about a microsecond's worth. 0 in other calls.
  */
 AC_API int ac_call_next_unit(struct ac_call *call);
@@ -294,10 +310,13 @@ AC_API int ac_call_next_unit(struct ac_call *call);
 struct ac_submit_opts {
 	size_t size;		/* sizeof(struct ac_submit_opts) */
 
-	/* Called once when the task has ended, one callback after the other: by a
-	 * thread of the library, or, where an event loop drives the pool, by who
-	 * dispatches, joins or closes. It may call anything but ac_pool_close and
-	 * ac_pool_join. */
+	/* Called once when the task has ended, one callback of a pool after the other: by a
+	 * thread of the library or, where an event loop drives the pool, by the thread that
+	 * dispatches, joins or closes. May call anything but ac_pool_close and ac_pool_join of
+	 * this pool (-EDEADLK). Must neither throw nor longjmp. A C++ exception is guarded
+	 * against, no more: it counts as a return, and passes on out of ac_pool_dispatch,
+	 * ac_pool_join or ac_pool_close, which may be called again; in the library's thread it
+	 * ends the program. */
 	void (*done)(void *done_arg, struct ac_task *task);
 	void *done_arg;
 
@@ -305,17 +324,17 @@ struct ac_submit_opts {
 	 * 0: no limit. Over it the worker is killed: AC_ETIMEOUT. */
 	int64_t timeout_ns;
 
-	/* Run again up to so many times when the worker died. */
+	/* If the worker dies, run again, at most this many times. */
 	unsigned retries;
 
 	unsigned flags;		/* none so far: 0 */
 };
 
 /*
- * Hand in one call: arg_len bytes at arg, copied before this returns. Does not
- * block and has no upper bound: what the workers cannot take yet waits in the
- * owner's memory. *task is the caller's, to be freed with ac_task_free; with task
- * NULL nobody waits for it, and it is freed after its callback.
+ * Submit one call: arg_len bytes at arg, copied before this returns. Does not
+ * block and has no upper bound: calls that the workers cannot take yet wait in the
+ * owner's memory. *task is the caller's, to be freed with ac_task_free; if task is
+ * NULL, nobody waits for the task, and it is freed after its callback.
  * -EINVAL, AC_ECLOSED, AC_ESTART, AC_EBROKEN, AC_EFORK, -ENOMEM.
  */
 AC_API int ac_pool_submit(struct ac_pool *pool, struct ac_task **task,
@@ -325,34 +344,36 @@ AC_API int ac_pool_submit(struct ac_pool *pool, struct ac_task **task,
 /*
  * Submit and wait: the result's first *len bytes are copied to result, and *len
  * set to its whole length (compare: larger means cut). result and len may be NULL.
- * 0, what became of the task, or ac_pool_submit's codes; -EINTR with
- * AC_POOL_INTERRUPTIBLE: a call that had not begun is cancelled, one that runs goes on unseen.
+ * 0, the task's status, or ac_pool_submit's codes; -EINTR with AC_POOL_INTERRUPTIBLE: a call
+ * that had not begun is cancelled, one that runs goes on, and its result is dropped. outcome may
+ * be NULL; otherwise *outcome is filled whatever is returned, also where the call was refused.
  */
 AC_API int ac_pool_call(struct ac_pool *pool, ac_call_fn *fn,
 			const void *arg, size_t arg_len,
 			void *result, size_t *len, struct ac_outcome *outcome);
 
 /*
- * Of all five: -EINVAL where task, outcome or data is NULL. AC_EFORK in a child that was forked
- * before the task had ended here, for whatever can't be answered without the pool.
+ * All five return -EINVAL where task, outcome or data is NULL. In a child that was forked before
+ * the task had ended, those that need the pool return AC_EFORK: ready, wait, cancel.
  */
 /* 1: it has ended; 0: not yet. Never blocks. */
 AC_API int ac_task_ready(struct ac_task *task);
-/* Wait until it has ended: 0, -ETIMEDOUT (the task goes on), or -EINTR. */
+/* Wait until it has ended: 0, -ETIMEDOUT or -EINTR (the task goes on). */
 AC_API int ac_task_wait(struct ac_task *task, int64_t timeout_ns);
 /* What became of it: 0 and *outcome; -EAGAIN before it has ended. */
 AC_API int ac_task_outcome(struct ac_task *task, struct ac_outcome *outcome);
 /* The result of a task that succeeded, read in place: valid until
  * ac_task_free, also after its pool is closed; len may be NULL. 0; -EAGAIN before it has
- * ended; otherwise its status. */
+ * ended; its status if it failed; AC_EFORK for a result above 64 KB in a forked child, where
+ * another task's bytes may lie in its place by then. */
 AC_API int ac_task_result(struct ac_task *task, const void **data, size_t *len);
 /*
- * Cancel: a task that waits will not run; one that runs is left to end unless
- * kill is set, which kills its worker (and only its worker). 0: it ends as
- * AC_ECANCELED at once; -EBUSY: it runs and kill was not set; -EALREADY: it had ended.
+ * Cancel: a task that waits will not run; one that runs goes on unless
+ * kill is set: then its worker is killed (and no other). 0: the task has ended with
+ * AC_ECANCELED; -EBUSY: it runs and kill was not set; -EALREADY: it had ended.
  */
 AC_API int ac_task_cancel(struct ac_task *task, int kill);
-/* Give the handle back, at any time; the task itself goes on. NULL allowed. */
+/* Free the handle, at any time; the task itself goes on. NULL is allowed. */
 AC_API void ac_task_free(struct ac_task *task);
 
 /* ---- 4. Streams ---------------------------------------------------------- */
@@ -363,15 +384,15 @@ struct ac_stream_opts {
 	size_t size;		/* sizeof(struct ac_stream_opts) */
 
 	/* The next argument: 1 and *arg, *len (to stay valid until the next
-	 * call of source), 0 at the end, or a negative code, which the stream then
-	 * returns in that place. Called only by the thread that is in
+	 * call of source), 0 at the end, or a negative code: the stream returns that code
+	 * after the results before it, and ends. Called only by the thread that is in
 	 * ac_stream_next. NULL: the stream is fed, see ac_stream_push. */
 	int (*source)(void *source_arg, const void **arg, size_t *len);
 	void *source_arg;
 
-	/* How far source is read ahead of what was taken: in items (0: 4 for
-	 * each worker, at least 64) and in bytes of arguments (0: 64 MB). At least one
-	 * item is always under way. Not for fed streams. */
+	/* The read-ahead: how far source is read beyond the results that were taken, in items
+	 * (0: 4 for each worker, at least 64) and in bytes of arguments (0: 64 MB). One item is
+	 * read whatever its size. Not for fed streams. */
 	size_t ahead;
 	uint64_t ahead_bytes;
 
@@ -382,8 +403,8 @@ struct ac_stream_opts {
 /* Results as they come. Default: in the order of the source. */
 #define AC_STREAM_UNORDERED 1u
 
-/* Open a stream of calls of fn over a source, or, with source NULL, of what is pushed:
- * that gives results as they come and must say so (AC_STREAM_UNORDERED).
+/* Open a stream of calls of fn: over a source, or, if source is NULL, over arguments that are
+ * pushed. The latter gives results as they come, so its flags must be AC_STREAM_UNORDERED.
  * -EINVAL, AC_ECLOSED, AC_EFORK, -ENOMEM. */
 AC_API int ac_stream_open(struct ac_stream **stream, struct ac_pool *pool,
 			  ac_call_fn *fn, const struct ac_stream_opts *opts);
@@ -391,64 +412,68 @@ AC_API int ac_stream_open(struct ac_stream **stream, struct ac_pool *pool,
  * The next task that has ended, failed ones too: 1 and *task, the caller's,
  * to be freed; its outcome's index tells its place. 0: the source is at its
  * end and all results are taken. -ETIMEDOUT, -EINTR: call again. Otherwise
- * source's own code, or ac_pool_submit's. A limit of 0 looks and does not wait; a look
- * that finds nothing is cheap. One thread at a time, but for fed streams.
+ * source's own code, or ac_pool_submit's.
  *
- * Of a fed stream: any threads, also several at once (each result goes to one of
- * them), while others push. Waits while nothing has ended, also while nothing is under
- * way, since somebody may push. 0: after ac_stream_end, all results are taken. Where
- * nothing is under way and the pool takes no more work, the code that ac_stream_push
+ * Over a source: one thread at a time. The source is read until the read-ahead is full; no
+ * limit cuts that short. With a limit of 0 the source is asked once at most, and not at all if a
+ * result is ready and half of the read-ahead is under way.
+ *
+ * Fed: any threads, also several at once (each result goes to one of
+ * them), while others push. Waits while no call has ended, also while none is under
+ * way, since another thread may push. 0: after ac_stream_end, all results are taken. If
+ * none is under way and the pool takes no more work, the code that ac_stream_push
  * would return: AC_ECLOSED, AC_ESTART, AC_EBROKEN.
  */
 AC_API int ac_stream_next(struct ac_stream *stream, struct ac_task **task,
 			  int64_t timeout_ns);
-/* Leave: what waits is cancelled, what runs ends unseen. NULL allowed. The last call
- * that may use the stream: no other thread may be in one. */
+/* Close: calls that wait are cancelled; those that run end, and their results are dropped. NULL
+ * is allowed. The last call that may use the stream: no other thread may be in one. */
 AC_API void ac_stream_close(struct ac_stream *stream);
 
 /*
- * Hand one call in to a fed stream: len bytes at arg, copied before this returns. Any
- * thread; never blocks, and has no upper bound: what the workers cannot take yet waits
- * in the owner's memory. *index (may be NULL) is its place from 0, as in its outcome.
+ * Push one call to a fed stream: len bytes at arg, copied before this returns. Any
+ * thread; never blocks, and has no upper bound: calls that the workers cannot take yet wait
+ * in the owner's memory. *index (index may be NULL) is the call's place from 0, as in its
+ * outcome.
  *
- * units: the call can be divided into so many units, which its worker begins one after
- * the other by ac_call_next_unit; 0: it can't. Divided or not it is one task: in the
- * pool's counts, for recycle, and for retries, which run all units that it keeps again.
+ * units: the call can be divided into this many units, which its worker begins one after
+ * the other by ac_call_next_unit; 0: it can't. Divided or not, it is one task: in the
+ * pool's counts, for recycle, and for retries, which run again all units that the call kept.
  * -EINVAL (also: the stream has a source), AC_ECLOSED (the pool's, or after
  * ac_stream_end), AC_ESTART, AC_EBROKEN, AC_EFORK, -ENOMEM.
  */
 AC_API int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
 			  uint32_t units, uint64_t *index);
 /* Nothing more will be pushed: once all results are taken ac_stream_next returns 0, also
- * where it waits already. Any thread, any number of times. 0, -EINVAL, AC_EFORK. */
+ * to a thread that waits in it already. Any thread, any number of times. 0, -EINVAL, AC_EFORK. */
 AC_API int ac_stream_end(struct ac_stream *stream);
 /*
- * Take units back from a call of a fed stream that a worker has begun, so that others can
- * have them: from the one with the most that nobody has begun. 1: *index says which
+ * Take units back from a call of a fed stream that a worker has begun, so that other workers
+ * can run them: from the call with the most units that were not begun. 1: *index says which
  * call, *kept how many units it keeps, at least one; the rest, from *kept on, is the
  * caller's, to be pushed anew in a call of its own. The call itself ends as if it had been
- * pushed with *kept units. 0: no call has any to give. Any thread; never blocks.
+ * pushed with *kept units. 0: no call has units to take back. Any thread; never blocks.
  * -EINVAL, AC_EFORK.
  */
 AC_API int ac_stream_take_back(struct ac_stream *stream, uint64_t *index,
 			       uint32_t *kept);
 
-/* ---- 5. Seeing ------------------------------------------------------------ */
+/* ---- 5. Statistics -------------------------------------------------------- */
 
 #define AC_WORKER_ABSENT   0	/* no process yet, or not any more */
-#define AC_WORKER_STARTING 1	/* on its way, initialiser included */
+#define AC_WORKER_STARTING 1	/* being started, or in its initialiser */
 #define AC_WORKER_IDLE     2
 #define AC_WORKER_BUSY     3
 
 struct ac_worker_stat {
 	int state;		/* AC_WORKER_... */
 	pid_t pid;		/* 0 when absent */
-	uint64_t task;		/* the number of the task at hand (see ac_trace_event), 0 for none */
-	uint64_t tasks;		/* tasks (items of maps) that this seat's workers have done */
+	uint64_t task;		/* the number of the task that it runs (see ac_trace_event), 0: none */
+	uint64_t tasks;		/* tasks (items of maps) that the workers of this number have done */
 	int64_t busy_ns;	/* time that they were not idle */
-	unsigned starts;	/* processes that have sat here */
+	unsigned starts;	/* processes that were started with this number */
 	char name[16];		/* as in ps and top */
-	int64_t task_ns;	/* for how long it has been at it, to a few milliseconds; 0 for none */
+	int64_t task_ns;	/* how long it has run that task, to a few milliseconds; 0: none */
 	char text[AC_TEXT_SIZE]; /* what the worker says of itself (ac_worker_say); "" for nothing */
 };
 
@@ -461,7 +486,7 @@ AC_API int ac_pool_workers(struct ac_pool *pool, struct ac_worker_stat *stats,
  * Always: submitted = waiting + running + done + failed + cancelled. */
 struct ac_pool_stat {
 	uint64_t submitted, waiting, running, done, failed, cancelled;
-	uint64_t deaths;	/* workers that died of anything but our asking */
+	uint64_t deaths;	/* workers that ended unasked; those that the pool killed do not count */
 	uint64_t bytes;		/* shared memory set aside for payloads */
 };
 
@@ -472,7 +497,7 @@ AC_API int ac_pool_stat(struct ac_pool *pool, struct ac_pool_stat *stat,
 /* One piece of work on one worker: a task, or a chunk of a map. */
 struct ac_trace_event {
 	unsigned worker;
-	uint64_t task;		/* counts up from 1 in the order of submission */
+	uint64_t task;		/* counts up from 1 as pieces are handed out to the workers */
 	uint64_t items;		/* items of a map's chunk, 1 for a single call */
 	int64_t start_ns, end_ns; /* CLOCK_MONOTONIC */
 };
@@ -485,25 +510,28 @@ AC_API int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events,
 
 /* ---- 6. Stopping early, event loops --------------------------------------- */
 
-/* Take no more work: later submissions get AC_ECLOSED. 0 or AC_EFORK. */
+/* Take no more work: later submissions return AC_ECLOSED. 0 or AC_EFORK. */
 AC_API int ac_pool_shut(struct ac_pool *pool);
-/* Stop now: all unfinished work ends as AC_ECANCELED, workers are killed, no
- * more work is taken. Does not wait for the processes. 0 or AC_EFORK. */
+/* Stop now: all unfinished work ends with AC_ECANCELED, workers are killed, no
+ * more work is taken. Does not wait for the processes to end. 0 or AC_EFORK. */
 AC_API int ac_pool_terminate(struct ac_pool *pool);
 /* Wait until all work has ended and its callbacks have returned; after shut
- * or terminate, until the workers are gone too: one that has not even begun to leave within
- * ten seconds, since it is stopped, is killed. 0, -ETIMEDOUT, -EINTR, AC_EFORK. */
+ * or terminate, until the workers are gone too: an idle worker that has not begun to exit within
+ * ten seconds, since it is stopped, is killed. 0, -ETIMEDOUT, -EINTR, AC_EFORK; -EDEADLK in a
+ * callback of the same pool (done or progress), which it would wait for. */
 AC_API int ac_pool_join(struct ac_pool *pool, int64_t timeout_ns);
 
 /*
  * A descriptor that is readable when ac_pool_dispatch has something to do:
  * for poll, epoll, libuv, asyncio. The pool's, not to be closed or read. From
- * the first call of this on, callbacks run inside ac_pool_dispatch and no thread is started.
- * AC_EFORK, or what the system refused.
+ * the first successful call on, an event loop drives the pool: callbacks run inside
+ * ac_pool_dispatch, and the library starts no thread. AC_EFORK, or what the system refused; a
+ * call that failed changes nothing.
  */
 AC_API int ac_pool_fd(struct ac_pool *pool);
-/* Do what is due, without blocking: results, deaths, time limits, callbacks.
- * Returns how many tasks ended; AC_EFORK. */
+/* Do what is due, without blocking: results, deaths, time limits, callbacks. Returns how many
+ * tasks (items of maps) have ended since the last dispatch, or since the first ac_pool_fd,
+ * whichever call noticed their end; AC_EFORK. */
 AC_API int ac_pool_dispatch(struct ac_pool *pool);
 
 /* ---- 7. Single processes -------------------------------------------------- */
@@ -601,7 +629,9 @@ AC_API ac_call_fn *ac_call_function(const struct ac_call *call);
 AC_API int ac_call_run(struct ac_call *call);
 /* Complete the task: value 0 is success. */
 AC_API void ac_worker_done(struct ac_worker *worker, struct ac_call *call, int value);
-/* Give up the seat, and free. A task that was not completed fails as AC_EDIED. */
+/* Leave the pool, and free. The process lives on. A task that was not completed fails with
+ * AC_EDIED. A process that lives on must call this: one that only closes its descriptors is killed
+ * a moment later, or, where the pool can't kill it (unknown pid, no pidfds), taken for dead. */
 AC_API void ac_worker_close(struct ac_worker *worker);
 
 #ifdef __cplusplus

@@ -28,6 +28,10 @@ enum ac__seat_state {
 	AC__SEAT_REFUSED,	/* the process has it, and will not be ready; text says why */
 };
 
+/* The process was told to exit, and does; it has called ac_worker_close. */
+#define AC__LEAVING_TOLD 1u
+#define AC__LEAVING_CLOSED 2u
+
 /* A new member also goes into places_in_structs in arena.c. */
 struct ac__seat_shm {
 	/* The owner writes EMPTY and INVITED, the process the rest. */
@@ -44,7 +48,7 @@ struct ac__seat_shm {
 	_Atomic int64_t busy_since;	/* 0: idle */
 	_Atomic int64_t task_since;	/* coarse; of no meaning while task is 0 */
 	_Atomic uint64_t events;	/* ever written to the trace */
-	_Atomic uint32_t leaving;	/* it was told to exit, and does */
+	_Atomic uint32_t leaving;	/* AC__LEAVING_... */
 
 	/* Blocks that the process reads without holding them: generation << 24
 	 * | index + 1. The process writes them, the owner clears them after its death. */

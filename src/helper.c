@@ -1,75 +1,71 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The helper: the one thread that a pool may have in its owner. It does what
- * nobody waits for: runs callbacks, stops what is over its limit, replaces the
- * dead, refills the ring from a long queue. Started by the first call that returns before
- * its work is done; a pool used through blocking calls never has it, nor one that an
- * event loop drives.
- */
-#include "pool.h"
+/* The helper thread, and callbacks: see the header. */
+#include "helper.h"
 
-#include "task.h"
+#include "wait.h"
 
-/* With a queue behind it the ring is refilled when so little is left in it. Not less than there
- * are workers: an entry that was taken is counted until its taker has moved the head, and
- * one that idles beside the queue would ring nobody (tests/model/collect.pml, FEW). */
-#define REFILL_BELOW(pool) ((pool)->board.task_count / 4)
+/* ---- callbacks ---- */
 
-int64_t ac__helper_below(struct ac_pool *pool)
+/* In a scope of its own: a callback that throws leaves through it. */
+static void call_back(struct ac_pool *pool, struct ac_task *task)
 {
-	if (pool->callbacks)
-		return UINT32_MAX;
-	return pool->first_job ? (int64_t)REFILL_BELOW(pool) : -1;
+	struct ac__calling calling __attribute__((cleanup(ac__engine_end_callback)));
+
+	ac__engine_begin_callback(pool, &calling);
+	task->done(task->done_arg, task);
 }
 
-void ac__helper_push(struct ac_pool *pool, struct ac_task *task)
+static void end_running(struct ac_pool **pool)
 {
-	task->next_callback = NULL;
-	*pool->last_callback = task;
-	pool->last_callback = &task->next_callback;
+	(*pool)->callbacks.running = false;
+	/* A thread that joins waits for the last callback's return. */
+	ac__sleep_wake_finished(&(*pool)->sleep);
 }
 
-static struct ac_task *pop_callback(struct ac_pool *pool)
+static void end_callback(struct ac_task **task)
 {
-	struct ac_task *task = pool->first_callback;
+	(*task)->pool->callbacks.pending--;
+	ac__task_release(*task);
+}
 
-	pool->first_callback = task->next_callback;
-	if (!pool->first_callback)
-		pool->last_callback = &pool->first_callback;
-	return task;
+static void run_next(struct ac_pool *pool)
+{
+	struct ac_task *task __attribute__((cleanup(end_callback))) =
+		ac__task_of_callback(ac__callbacks_pop(&pool->callbacks));
+
+	call_back(pool, task);
 }
 
 /* One after the other, also when an event loop and a closing thread both come here. */
 static void run_callbacks(struct ac_pool *pool, bool by_helper)
 {
-	if (pool->in_callback)
-		return;
-	pool->in_callback = true;
+	struct ac_pool *running __attribute__((cleanup(end_running))) = pool;
+
+	running->callbacks.running = true;
 	/* Once an event loop drives the pool, only that runs them. */
-	while (pool->first_callback && !(by_helper && pool->timer >= 0)) {
-		struct ac_task *task = pop_callback(pool);
-
-		ac__pool_unlock(pool);
-		task->done(task->done_arg, task);
-		ac__pool_lock(pool);
-		pool->callbacks--;
-		ac__task_release(task);
-	}
-	pool->in_callback = false;
-	/* Whoever joins waits for the last callback's return. */
-	ac__wait_wake_finished(pool);
+	while (pool->callbacks.first && !(by_helper && ac__sleep_is_looped(&pool->sleep)))
+		run_next(pool);
 }
 
-void ac__helper_run(struct ac_pool *pool)
+static void run_if_none_runs(struct ac_pool *pool, bool by_helper)
 {
-	run_callbacks(pool, false);
+	if (!pool->callbacks.running)
+		run_callbacks(pool, by_helper);
 }
 
-static bool has_callbacks(void *arg)
+void ac__helper_run_callbacks(struct ac_pool *pool)
 {
-	struct ac_pool *pool = arg;
+	run_if_none_runs(pool, false);
+}
 
-	return pool->first_callback || pool->helper_stop;
+/* ---- the thread ---- */
+
+static bool has_work(void *arg)
+{
+	const struct ac_pool *pool = arg;
+
+	return (pool->callbacks.first && !pool->callbacks.running) || pool->helper.stop ||
+	       pool->slots.first_fill;
 }
 
 static void *run_helper(void *arg)
@@ -78,39 +74,62 @@ static void *run_helper(void *arg)
 
 	ac__sys_name("allcores-helper");
 	ac__pool_lock(pool);
-	while (!pool->helper_stop) {
-		ac__wait_helping(pool, has_callbacks);
-		run_callbacks(pool, true);
+	while (!pool->helper.stop) {
+		ac__wait_helping(pool, has_work, pool);
+		while (ac__engine_fill_one(pool))
+			;
+		run_if_none_runs(pool, true);
 	}
-	pool->helper = false;
-	pthread_cond_broadcast(&pool->helper_gone);
+	pool->helper.running = false;
+	/* Callbacks that it leaves are an event loop's, or those of a thread that joins. */
+	ac__sleep_wake_finished(&pool->sleep);
+	ac__sleep_hand_on(&pool->sleep);
+	ac__engine_changed(pool);
 	ac__pool_unlock(pool);
 	return NULL;
 }
 
 void ac__helper_need(struct ac_pool *pool)
 {
-	pthread_t thread;
+	struct ac__helper *helper = &pool->helper;
 
-	if (pool->helper || pool->timer >= 0 || pool->helper_stop)
+	if (helper->running || helper->stop || ac__sleep_is_looped(&pool->sleep))
 		return;
-	/* Without a thread all is done by whoever waits: slower, never lost. */
-	pool->helper = ac__sys_thread(&thread, run_helper, pool) == 0;
-	if (pool->helper)
-		pthread_detach(thread);
+	/* Without a thread all is done by whichever thread waits: slower, never lost. */
+	helper->started = helper->running =
+		ac__sys_thread(&helper->thread, run_helper, pool) == 0;
+}
+
+void ac__helper_take_over(struct ac_task *task)
+{
+	struct ac_pool *pool = task->pool;
+	bool matters = task->done || task->timeout_ns || ac__sleep_is_looped(&pool->sleep);
+
+	if (!pool->helper.running)
+		ac__helper_need(pool);
+	/* While its argument was copied for the queue, all that was out may have ended: then no end
+	 * will come that lets it go out. Afterwards the task may be gone. */
+	if (AC__UNLIKELY(task->job.at && ac__slots_any_free(&pool->slots)))
+		ac__engine_advance(pool);
+	/* The collecting thread may sleep without an audit in mind: now there is something to
+	 * audit. */
+	if (matters || ac__slots_any_waits(&pool->slots) ||
+	    (pool->sleep.collector && pool->audit_at == INT64_MAX))
+		ac__engine_changed(pool);
 }
 
 void ac__helper_dismiss(struct ac_pool *pool)
 {
-	pool->helper_stop = true;
-	ac__wait_wake_finished(pool);
+	pool->helper.stop = true;
+	ac__sleep_wake_finished(&pool->sleep);
 }
 
 void ac__helper_stop(struct ac_pool *pool)
 {
+	ac__pool_lock(pool);
 	ac__helper_dismiss(pool);
-	while (pool->helper) {
-		ac__wait_advance(pool);
-		pthread_cond_wait(&pool->helper_gone, &pool->lock);
-	}
+	ac__pool_unlock(pool);
+	if (pool->helper.started)
+		pthread_join(pool->helper.thread, NULL);
+	pool->helper.started = false;
 }

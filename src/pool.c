@@ -1,92 +1,48 @@
 /* SPDX-License-Identifier: MIT */
-/* A pool's life: open, shut, terminate, join, close; and what a user's fork leaves of it. */
-#include "pool.h"
-
+/*
+ * A pool's life: open, shut, terminate, join, close; event loops; and what a user's fork leaves of
+ * it.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "cpus.h"
+#include "helper.h"
+#include "wait.h"
+#include "workers_kill.h"
 
 /* Tasks published at a time; the rest waits in the owner's memory. */
 #define TASKS_LEAST 1024
 #define BLOCKS 65536
 /* Longer than a wake-up takes (25 us on a virtual machine), so that work that
- * follows at once finds somebody awake; short against a time slice. */
+ * follows at once finds a thread awake; short against a time slice. */
 #define SPIN_NS 50000
 /* Workers that were told to leave and don't are killed; then the template, if it does not tell
  * of it. */
 #define LEAVE_NS (INT64_C(10) * 1000000000)
 #define TELL_NS (INT64_C(2) * 1000000000)
 
-/* ---- the room: shared memory that results keep ---- */
-
-struct ac__room *ac__room_use(struct ac__room *room)
-{
-	atomic_fetch_add(&room->users, 1);
-	return room;
-}
-
-void ac__room_leave(struct ac__room *room)
-{
-	if (atomic_fetch_sub(&room->users, 1) > 1)
-		return;
-	ac__arena_close(&room->arena);
-	free(room);
-}
-
-static int open_room(struct ac_pool *pool, const struct ac_pool_opts *opts, int cpus)
-{
-	uint32_t seats = pool->workers + 1;
-	struct ac__board_plan board = {
-		.tasks = (uint32_t)ac__power_of_two(
-			AC__MAX(TASKS_LEAST, 4 * pool->workers)),
-		.trace = opts->trace,
-		.recycle = opts->recycle,
-		.spin_ns = cpus > 1 ? SPIN_NS : 0,
-	};
-	struct ac__arena_plan plan = { .seats = seats,
-				       .blocks = BLOCKS,
-				       .root_len = ac__board_size(&board, seats),
-				       .memory = opts->memory,
-				       .group = pool };
-	struct ac__room *room;
-	int r;
-
-	room = ac__sys_calloc(1, sizeof *room);
-	if (!room)
-		return -ENOMEM;
-	r = ac__arena_open(&room->arena, &plan);
-	if (r < 0) {
-		free(room);
-		return r;
-	}
-	atomic_init(&room->users, 1);
-	pool->room = room; /* whole, for who forks meanwhile */
-	ac__board_init(&pool->board, &pool->room->arena, &board);
-	pool->spin_ns = board.spin_ns;
-	return 0;
-}
-
 /* ---- a user's fork ---- */
 
-void ac__pool_let_go(void *arg)
+/* In the template: descriptors that only the owner needs. The bell is the workers' to ring. */
+static void be_no_owner(void *arg)
 {
 	struct ac_pool *pool = arg;
 
-	ac__crew_let_go(pool);
-	ac__forkguard_drop(&pool->epoll);
-	ac__forkguard_drop(&pool->timer);
-	ac__fd_drop(&pool->bell[0]);
+	atomic_store(&pool->forked, true);
+	ac__workers_let_go(&pool->workers, true);
+	ac__sleep_let_go(&pool->sleep, true);
 }
 
-/* The child keeps a private copy of what it may be reading, and no more. */
+/* In a child of the user's. The region has a guard of its own. */
 static void leave_in_child(struct ac__forkguard *guard)
 {
 	struct ac_pool *pool = AC__CONTAINER(guard, struct ac_pool, guard);
 
 	atomic_store(&pool->forked, true);
-	ac__pool_let_go(pool);
-	ac__fd_drop(&pool->bell[1]);
+	ac__workers_let_go(&pool->workers, false);
+	ac__sleep_let_go(&pool->sleep, false);
 }
 
 /* ---- opening ---- */
@@ -107,33 +63,93 @@ static int check_opts(const struct ac_pool_opts *opts)
 	return 0;
 }
 
+static int open_memory(struct ac_pool *pool, const struct ac_pool_opts *opts, unsigned workers,
+		       int cpus)
+{
+	uint32_t seats = workers + 1;
+	struct ac__board_plan board = {
+		.tasks = (uint32_t)ac__power_of_two(AC__MAX(TASKS_LEAST, 4 * workers)),
+		.trace = opts->trace,
+		.recycle = opts->recycle,
+		.spin_ns = cpus > 1 ? SPIN_NS : 0,
+	};
+	struct ac__arena_plan plan = { .seats = seats,
+				       .blocks = BLOCKS,
+				       .root_len = ac__board_size(&board, seats),
+				       .memory = opts->memory,
+				       .group = pool };
+	int r = ac__memory_open(&pool->memory, &plan);
+
+	if (r < 0)
+		return r;
+	ac__board_init(&pool->board, &pool->memory->arena, &board);
+	pool->spin_ns = board.spin_ns;
+	return 0;
+}
+
+static int open_workers(struct ac_pool *pool, const struct ac_pool_opts *opts, unsigned workers)
+{
+	struct ac__template_plan plan = {
+		.board = &pool->board,
+		.owner_bell = pool->sleep.bell[1],
+		.init = opts->init,
+		.init_arg = opts->init_arg,
+		.group = pool,
+		.let_go = be_no_owner,
+		.let_go_arg = pool,
+	};
+	int r = ac__workers_open(&pool->workers, &pool->board, workers, pool->sleep.epoll, opts,
+				 &plan);
+
+	if (r < 0)
+		return r;
+	r = ac__engine_start_all(pool);
+	if (r < 0)
+		ac__workers_close(&pool->workers);
+	return r;
+}
+
 static int open_parts(struct ac_pool *pool, const struct ac_pool_opts *opts)
 {
 	int cpus = ac_cpus(0), r;
+	unsigned workers = count_workers(opts->workers, cpus);
 
-	pool->workers = count_workers(opts->workers, cpus);
 	ac__forkguard_add(&pool->guard);
-	r = open_room(pool, opts, cpus);
+	r = open_memory(pool, opts, workers, cpus);
 	if (r < 0)
 		goto err_guard;
-	r = ac__wait_open(pool);
+	r = ac__sleep_open(&pool->sleep, &pool->board);
 	if (r < 0)
-		goto err_room;
-	/* Before the books: the less the template has, the faster it forks. */
-	r = ac__crew_open(pool, opts);
+		goto err_memory;
+	/* Before the table of tasks: the less the template has, the faster it forks. */
+	r = open_workers(pool, opts, workers);
 	if (r < 0)
-		goto err_wait;
-	r = ac__books_open(pool);
+		goto err_sleep;
+	r = ac__slots_open(&pool->slots, &pool->board, workers);
 	if (r == 0)
 		return 0;
-	ac__crew_close(pool);
-err_wait:
-	ac__wait_close(pool);
-err_room:
-	ac__room_leave(pool->room);
+	ac__workers_close(&pool->workers);
+err_sleep:
+	ac__sleep_close(&pool->sleep);
+err_memory:
+	ac__memory_release(pool->memory);
 err_guard:
 	ac__forkguard_remove(&pool->guard);
 	return r;
+}
+
+static void init_pool(struct ac_pool *pool, const struct ac_pool_opts *opts)
+{
+	pthread_mutex_init(&pool->lock, NULL);
+	pool->interruptible = opts->flags & AC_POOL_INTERRUPTIBLE;
+	pool->audit_at = INT64_MAX;
+	pool->guard.left = leave_in_child;
+	pool->guard.group = pool;
+	ac__callbacks_init(&pool->callbacks);
+	pool->workers.template.socket = (struct ac__socket){ -1, -1 };
+	pool->workers.template.pidfd = -1;
+	pool->sleep.epoll = pool->sleep.timer = -1;
+	pool->sleep.bell[0] = pool->sleep.bell[1] = AC__FD_NONE;
 }
 
 int ac_pool_open(struct ac_pool **out, const struct ac_pool_opts *user)
@@ -151,20 +167,13 @@ int ac_pool_open(struct ac_pool **out, const struct ac_pool_opts *user)
 	pool = ac__sys_calloc(1, sizeof *pool);
 	if (!pool)
 		return -ENOMEM;
-	pthread_mutex_init(&pool->lock, NULL);
-	pthread_cond_init(&pool->helper_gone, NULL);
-	pool->interruptible = opts.flags & AC_POOL_INTERRUPTIBLE;
-	pool->last_callback = &pool->first_callback;
-	pool->guard.left = leave_in_child;
-	pool->guard.group = pool;
-	pool->template.socket = (struct ac__socket){ -1, -1 };
-	pool->epoll = pool->timer = -1;
-	pool->bell[0] = pool->bell[1] = AC__FD_NONE;
-	/* The lock is for start, which is called without it. */
+	init_pool(pool, &opts);
+	/* The engine releases it while it starts processes. */
 	ac__pool_lock(pool);
 	r = open_parts(pool, &opts);
 	ac__pool_unlock(pool);
 	if (r < 0) {
+		pthread_mutex_destroy(&pool->lock);
 		free(pool);
 		return r;
 	}
@@ -174,108 +183,71 @@ int ac_pool_open(struct ac_pool **out, const struct ac_pool_opts *user)
 
 /* ---- stopping ---- */
 
-void ac__outcome_fill(struct ac_outcome *outcome, const struct ac__ending *ending,
-		      uint64_t index)
+/* 0, or why this caller may not use the pool. */
+static int check_caller(const struct ac_pool *pool)
 {
-	*outcome = (struct ac_outcome){ .status = ending->status,
-					.value = ending->value,
-					.signal = ending->signal,
-					.exit_code = ending->exit_code,
-					.pid = ending->pid,
-					.worker = ending->seat ? ending->seat - 1 : 0,
-					.index = index,
-					.ran_ns = ending->ran_ns,
-					.peak_rss = ending->peak_rss };
-	memcpy(outcome->text, ending->text, sizeof outcome->text);
-}
-
-static bool is_forked(struct ac_pool *pool)
-{
-	return atomic_load_explicit(&pool->forked, memory_order_relaxed);
-}
-
-int ac__pool_accepts(struct ac_pool *pool)
-{
-	if (AC__UNLIKELY(pool->failure.status))
-		return pool->failure.status;
-	return AC__UNLIKELY(pool->shut) ? AC_ECLOSED : 0;
-}
-
-void ac__pool_fail(struct ac_pool *pool, int status, const char *text)
-{
-	if (pool->failure.status)
-		return;
-	pool->failure.status = status;
-	pool->failure.exit_code = -1;
-	snprintf(pool->failure.text, sizeof pool->failure.text, "%s", text);
-	pool->shut = true;
-	ac__crew_kill_all(pool);
-	ac__books_end_all(pool, &pool->failure);
-}
-
-void ac__pool_break(struct ac_pool *pool, const char *what)
-{
-	char text[AC_TEXT_SIZE];
-
-	snprintf(text, sizeof text, "the shared region is damaged: %s", what);
-	ac__pool_fail(pool, AC_EBROKEN, text);
+	if (!pool)
+		return -EINVAL;
+	return ac__pool_is_forked(pool) ? AC_EFORK : 0;
 }
 
 int ac_pool_shut(struct ac_pool *pool)
 {
-	if (!pool)
-		return -EINVAL;
-	if (is_forked(pool))
-		return AC_EFORK;
+	int r = check_caller(pool);
+
+	if (r < 0)
+		return r;
 	ac__pool_lock(pool);
 	pool->shut = true;
-	ac__wait_wake_finished(pool); /* who waits for what may yet be pushed */
+	/* A thread that takes a stream's results may wait for what could have been pushed yet. */
+	ac__sleep_wake_finished(&pool->sleep);
 	ac__pool_unlock(pool);
 	return 0;
 }
 
 int ac_pool_terminate(struct ac_pool *pool)
 {
-	struct ac__ending cancelled = { .status = AC_ECANCELED,
-					.exit_code = -1,
-					.text = "the pool was terminated" };
+	static const struct ac__ending cancelled = { .status = AC_ECANCELED,
+						     .exit_code = -1,
+						     .text = "the pool was terminated" };
+	int r = check_caller(pool);
 
-	if (!pool)
-		return -EINVAL;
-	if (is_forked(pool))
-		return AC_EFORK;
+	if (r < 0)
+		return r;
 	ac__pool_lock(pool);
 	pool->shut = pool->terminated = true;
+	pool->workers.retry_at = INT64_MAX;
 	/* What is done already counts as done. */
-	ac__books_collect(pool);
-	ac__crew_kill_all(pool);
-	ac__books_end_all(pool, &cancelled);
-	ac__wait_advance(pool);
-	ac__wait_changed(pool);
+	ac__engine_collect(pool);
+	ac__workers_kill_all(&pool->workers);
+	ac__slots_end_all(&pool->slots, &cancelled);
+	ac__engine_advance(pool);
+	ac__engine_changed(pool);
 	ac__pool_unlock(pool);
 	return 0;
 }
 
 /* ---- joining ---- */
 
-static bool work_is_over(struct ac_pool *pool)
+static bool is_work_over(const struct ac_pool *pool)
 {
-	return !pool->first_job && !pool->callbacks &&
-	       pool->submitted == pool->done + pool->failed + pool->cancelled;
+	return !pool->callbacks.pending && ac__slots_all_over(&pool->slots);
 }
 
-/* Where there is no helper, whoever waits runs the callbacks. */
-static bool joiner_is_needed(void *arg)
+/* Where there is no helper thread, a thread that joins runs the callbacks. */
+static bool is_joiner_needed(void *arg)
 {
-	struct ac_pool *pool = arg;
+	const struct ac_pool *pool = arg;
 
-	return work_is_over(pool) ||
-	       (pool->first_callback && !pool->helper && !pool->in_callback);
+	return is_work_over(pool) || (pool->callbacks.first && !pool->helper.running &&
+				      !pool->callbacks.running);
 }
 
-static bool workers_are_gone(void *arg)
+static bool are_workers_gone(void *arg)
 {
-	return ac__crew_gone(arg);
+	const struct ac_pool *pool = arg;
+
+	return ac__workers_all_ended(&pool->workers);
 }
 
 static void tell_to_leave(struct ac_pool *pool)
@@ -283,158 +255,197 @@ static void tell_to_leave(struct ac_pool *pool)
 	if (pool->closing)
 		return;
 	pool->closing = true;
+	pool->workers.retry_at = INT64_MAX;
 	pool->leave_by = ac__sys_deadline(LEAVE_NS);
 	atomic_store(&pool->board.shm->closing, 1);
-	ac__crew_dismiss(pool);
+	ac__workers_dismiss(&pool->workers);
 }
 
-/* A worker that is stopped does not hear that it is to leave, and a template that is stopped
- * does not tell of ends. One that has none to tell of yet is left alone: it reaps those that
+/* A worker that is stopped does not notice that it is to leave, and a template that is stopped
+ * does not report ends. A template that has none to report yet is left alone: it reaps those that
  * still start, or take their time. */
-static void hurry(struct ac_pool *pool, bool closing)
+static void kill_those_that_stay(struct ac_pool *pool, bool closing)
 {
-	bool overdue;
+	bool past_deadline;
 
 	if (closing)
-		ac__crew_kill_all(pool);
+		ac__workers_kill_all(&pool->workers);
 	else
-		ac__crew_kill_deaf(pool);
-	overdue = ac__crew_is_overdue(pool);
-	if (overdue && pool->overdue)
-		ac__template_kill(&pool->template);
-	pool->overdue = overdue;
+		ac__workers_kill_unresponsive(&pool->workers);
+	past_deadline = ac__workers_only_news_missing(&pool->workers);
+	if (past_deadline && pool->past_deadline)
+		ac__template_kill(&pool->workers.template);
+	pool->past_deadline = past_deadline;
 	pool->leave_by = ac__sys_deadline(TELL_NS);
 }
 
-/* Until the workers are gone. Who only joins lets those that leave take their time: a Python
- * worker's finalizers run then. Who only looks now and then is the one to hurry them, too. */
-static int see_off(struct ac_pool *pool, int64_t deadline, bool closing)
+/* Until the workers are gone. A thread that only joins lets those that leave take their time: a
+ * Python worker's finalizers run then. It kills the others even if it joins with a limit. */
+static int see_workers_off(struct ac_pool *pool, int64_t deadline, bool closing)
 {
 	int r;
 
 	tell_to_leave(pool);
 	for (;;) {
-		r = ac__wait(pool, workers_are_gone, pool,
-			     AC__MIN(deadline, pool->leave_by));
+		r = ac__wait_until(pool, are_workers_gone, pool,
+				   AC__MIN(deadline, pool->leave_by));
 		if (r != -ETIMEDOUT)
 			return r;
 		if (ac__sys_now() >= pool->leave_by)
-			hurry(pool, closing);
+			kill_those_that_stay(pool, closing);
 		if (ac__sys_now() >= deadline)
 			return r;
 	}
 }
 
-/* Callbacks of an event loop's pool are run by whoever joins: nobody else is left to. */
+/* A thread that joins runs the callbacks of an event loop's pool: no other is left to do it. */
 static int join_work(struct ac_pool *pool, int64_t deadline)
 {
 	int r;
 
-	if (pool->callbacks && pool->timer < 0)
+	if (pool->callbacks.pending)
 		ac__helper_need(pool);
 	do {
-		r = ac__wait(pool, joiner_is_needed, pool, deadline);
-		if (!pool->helper)
-			ac__helper_run(pool);
-	} while (r == 0 && !work_is_over(pool));
+		r = ac__wait_until(pool, is_joiner_needed, pool, deadline);
+		if (!pool->helper.running)
+			ac__helper_run_callbacks(pool);
+	} while (r == 0 && !is_work_over(pool));
 	return r;
 }
+
+static int join(struct ac_pool *pool, int64_t deadline)
+{
+	int r;
+
+	/* Where no time is left to wait for ends, those that have come are seen. */
+	ac__engine_poll(pool);
+	ac__engine_changed(pool);
+	r = join_work(pool, deadline);
+	if (r == 0 && pool->shut)
+		r = see_workers_off(pool, deadline, false);
+	return r;
+}
+
+/* Of a scope that runs callbacks, which may throw. */
+static void unlock_at_end(struct ac_pool **pool)
+{
+	ac__pool_unlock(*pool);
+}
+
+#define LOCKED_SCOPE(pool)                                                              \
+	struct ac_pool *locked_ __attribute__((cleanup(unlock_at_end), unused)) = pool; \
+	ac__pool_lock(pool)
 
 int ac_pool_join(struct ac_pool *pool, int64_t timeout_ns)
 {
 	int64_t deadline = ac__sys_deadline(timeout_ns);
-	int r;
+	int r = check_caller(pool);
 
-	if (!pool)
-		return -EINVAL;
-	if (is_forked(pool))
-		return AC_EFORK;
-	ac__pool_lock(pool);
-	/* Where no time is left to wait for ends, those that have come are seen. */
-	ac__wait_look(pool);
-	ac__wait_changed(pool);
-	r = join_work(pool, deadline);
-	if (r == 0 && pool->shut)
-		r = see_off(pool, deadline, false);
-	ac__pool_unlock(pool);
-	return r;
+	if (r < 0)
+		return r;
+	/* It would wait for itself to return. */
+	if (ac__engine_is_calling_back(pool))
+		return -EDEADLK;
+	LOCKED_SCOPE(pool);
+	return join(pool, deadline);
 }
 
 /* ---- closing ---- */
 
 static void free_pool(struct ac_pool *pool)
 {
-	ac__books_close(pool);
-	ac__room_leave(pool->room);
-	pthread_cond_destroy(&pool->helper_gone);
+	ac__slots_close(&pool->slots);
+	ac__memory_release(pool->memory);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
 }
 
-int ac_pool_close(struct ac_pool *pool)
+/* Neither can be interrupted. */
+static void finish(struct ac_pool *pool)
 {
-	if (!pool)
-		return 0;
-	if (is_forked(pool)) {
-		free(pool->crew);
-		free_pool(pool);
-		return AC_EFORK;
-	}
-	ac__pool_lock(pool);
+	LOCKED_SCOPE(pool);
 	pool->shut = true;
 	while (join_work(pool, INT64_MAX) != 0)
-		; /* interrupted: closing can't be */
-	while (see_off(pool, INT64_MAX, true) != 0)
-		; /* the same */
+		;
+	while (see_workers_off(pool, INT64_MAX, true) != 0)
+		;
+}
+
+int ac_pool_close(struct ac_pool *pool)
+{
+	int r = check_caller(pool);
+
+	if (!pool)
+		return 0;
+	if (r == AC_EFORK) {
+		free(pool->workers.records);
+		free_pool(pool);
+		return r;
+	}
+	if (ac__engine_is_calling_back(pool))
+		return -EDEADLK;
+	finish(pool);
 	ac__helper_stop(pool);
-	ac__crew_close(pool);
-	ac__wait_close(pool);
+	ac__workers_close(&pool->workers);
+	ac__sleep_close(&pool->sleep);
 	ac__forkguard_remove(&pool->guard);
-	ac__pool_unlock(pool);
 	free_pool(pool);
 	return 0;
 }
 
 /* ---- event loops ---- */
 
+/* Ends that other calls have noticed since the last dispatch are told of, too. */
+static int count_ends(struct ac_pool *pool)
+{
+	const struct ac__tally *tally = &pool->slots.tally;
+	uint64_t ended = tally->done + tally->failed + tally->cancelled;
+	uint64_t news = ended - pool->dispatched;
+
+	pool->dispatched = ended;
+	return (int)AC__MIN(news, INT32_MAX);
+}
+
 int ac_pool_fd(struct ac_pool *pool)
 {
-	int r;
+	int r = check_caller(pool);
 
-	if (!pool)
-		return -EINVAL;
-	if (is_forked(pool))
-		return AC_EFORK;
+	if (r < 0)
+		return r;
 	ac__pool_lock(pool);
-	ac__forkguard_lock();
-	r = pool->timer >= 0 ? 0 : ac__sys_timerfd();
-	if (r > 0)
-		pool->timer = r;
-	ac__forkguard_unlock();
-	if (r > 0) {
-		r = ac__sys_epoll_add(pool->epoll, r, AC__TAG_TIMER, false);
+	r = ac__sleep_open_timer(&pool->sleep);
+	if (r == 0 && !pool->helper.stop)
+		count_ends(pool); /* those before the first call are not told of */
+	if (r == 0) {
 		ac__helper_dismiss(pool);
-		ac__wait_changed(pool);
+		ac__engine_changed(pool);
+		r = pool->sleep.epoll;
 	}
-	r = r < 0 ? r : pool->epoll;
 	ac__pool_unlock(pool);
 	return r;
 }
 
+/* What waited behind the pieces that were filled can go out after it, or be filled next time. */
+static void fill_slots(struct ac_pool *pool)
+{
+	bool any = false;
+
+	while (ac__engine_fill_one(pool))
+		any = true;
+	if (any)
+		ac__engine_advance(pool);
+}
+
 int ac_pool_dispatch(struct ac_pool *pool)
 {
-	uint64_t before, after;
+	int r = check_caller(pool);
 
-	if (!pool)
-		return -EINVAL;
-	if (is_forked(pool))
-		return AC_EFORK;
-	ac__pool_lock(pool);
-	before = pool->done + pool->failed + pool->cancelled;
-	ac__wait_look(pool);
-	ac__helper_run(pool);
-	ac__wait_changed(pool);
-	after = pool->done + pool->failed + pool->cancelled;
-	ac__pool_unlock(pool);
-	return (int)AC__MIN(after - before, INT32_MAX);
+	if (r < 0)
+		return r;
+	LOCKED_SCOPE(pool);
+	ac__engine_poll(pool);
+	fill_slots(pool);
+	ac__helper_run_callbacks(pool);
+	ac__engine_changed(pool);
+	return count_ends(pool);
 }

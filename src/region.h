@@ -49,6 +49,11 @@ int ac__region_reserve(struct ac__region *region, uint64_t offset, uint64_t len)
 bool ac__region_holds(const struct ac__region *region, uint64_t offset, uint64_t len);
 /* Give the range's pages back to the system: it reads as zeros then (best effort). */
 void ac__region_punch(struct ac__region *region, uint64_t offset, uint64_t len);
+/* This is a child that does not share it. */
+static inline bool ac__region_is_private(const struct ac__region *region)
+{
+	return region->fd.number < 0;
+}
 /*
  * The address of [offset, offset + len), or NULL: it lies outside, crosses
  * segments, or can't be mapped. Any thread.

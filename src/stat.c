@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the workers do, read from their rows without disturbing them. */
-#include "pool.h"
+#include "engine.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@ static int state_of(struct ac_pool *pool, unsigned seat)
 {
 	const struct ac__seat_shm *row = &ac__pool_arena(pool)->seats[seat];
 
-	if (pool->crew[seat].state == AC__MEMBER_ABSENT)
+	if (!ac__workers_is_present(&pool->workers, seat))
 		return AC_WORKER_ABSENT;
 	if (ac__seat_state(ac__pool_arena(pool), seat) != AC__SEAT_READY)
 		return AC_WORKER_STARTING;
@@ -28,7 +28,7 @@ static int64_t busy_of(const struct ac__seat_shm *row)
 	return since > 0 && since < now ? busy + now - since : busy;
 }
 
-/* What somebody who is there says of itself: a refusal, too, stands in its place. */
+/* What a worker says of itself. The same bytes hold the words of a refusal, which are left out. */
 static void copy_text(struct ac_pool *pool, unsigned seat, struct ac_worker_stat *stat)
 {
 	if (stat->state == AC_WORKER_ABSENT ||
@@ -48,7 +48,7 @@ static void fill_worker(struct ac_pool *pool, unsigned seat, struct ac_worker_st
 	stat->task = ac__seat_task(ac__pool_arena(pool), seat, &stat->task_ns);
 	stat->tasks = atomic_load(&row->tasks);
 	stat->busy_ns = busy_of(row);
-	stat->starts = pool->crew[seat].starts;
+	stat->starts = pool->workers.records[seat].starts;
 	memcpy(stat->name, row->name, sizeof stat->name);
 	stat->name[sizeof stat->name - 1] = '\0';
 	copy_text(pool, seat, stat);
@@ -58,29 +58,29 @@ int ac_pool_workers(struct ac_pool *pool, struct ac_worker_stat *stats, unsigned
 {
 	if (!pool || (n && !stats))
 		return -EINVAL;
-	if (atomic_load(&pool->forked))
+	if (ac__pool_is_forked(pool))
 		return AC_EFORK;
 	ac__pool_lock(pool);
-	ac__wait_look(pool); /* who has died meanwhile */
-	ac__wait_changed(pool);
-	for (unsigned i = 0; i < n && i < pool->workers; i++)
+	ac__engine_poll(pool); /* for the processes that have ended meanwhile */
+	ac__engine_changed(pool);
+	for (unsigned i = 0; i < n && i < pool->workers.count; i++)
 		fill_worker(pool, i + 1, &stats[i]);
 	ac__pool_unlock(pool);
-	return (int)pool->workers;
+	return (int)pool->workers.count;
 }
 
 /* ---- the pool ---- */
 
-/* Items of chunks that a worker has count as running until the chunk is settled. */
+/* Items of chunks that a worker has count as running until the chunk is collected. */
 static uint64_t count_running(struct ac_pool *pool)
 {
 	uint64_t n = 0;
 
 	for (uint32_t slot = 0; slot < pool->board.task_count; slot++) {
-		const struct ac__slot *mine = &pool->slots[slot];
+		const struct ac__slot *mine = &pool->slots.slots[slot];
 		uint64_t word;
 
-		if (!mine->published || !mine->job)
+		if (mine->state != AC__SLOT_PUBLISHED || !mine->job)
 			continue;
 		word = atomic_load(&pool->board.tasks[slot].word);
 		if (ac__word_state(word) != AC__TASK_READY)
@@ -93,12 +93,13 @@ static uint64_t count_running(struct ac_pool *pool)
 
 static void fill_stat(struct ac_pool *pool, struct ac_pool_stat *stat)
 {
-	uint64_t open = pool->submitted - pool->done - pool->failed - pool->cancelled;
+	const struct ac__tally *tally = &pool->slots.tally;
+	uint64_t open = tally->submitted - tally->done - tally->failed - tally->cancelled;
 
-	stat->submitted = pool->submitted;
-	stat->done = pool->done;
-	stat->failed = pool->failed;
-	stat->cancelled = pool->cancelled;
+	stat->submitted = tally->submitted;
+	stat->done = tally->done;
+	stat->failed = tally->failed;
+	stat->cancelled = tally->cancelled;
 	stat->deaths = pool->deaths;
 	stat->running = AC__MIN(count_running(pool), open);
 	stat->waiting = open - stat->running;
@@ -111,11 +112,11 @@ int ac_pool_stat(struct ac_pool *pool, struct ac_pool_stat *out, size_t stat_siz
 
 	if (!pool || !out || !stat_size || stat_size > AC__STRUCT_MOST)
 		return -EINVAL;
-	if (atomic_load(&pool->forked))
+	if (ac__pool_is_forked(pool))
 		return AC_EFORK;
 	ac__pool_lock(pool);
-	ac__wait_look(pool);
-	ac__wait_changed(pool);
+	ac__engine_poll(pool);
+	ac__engine_changed(pool);
 	fill_stat(pool, &stat);
 	ac__pool_unlock(pool);
 	memset(out, 0, stat_size);
@@ -192,15 +193,15 @@ int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events, size_t ev
 
 	if (!pool || (n && !events) || !event_size || event_size > AC__STRUCT_MOST)
 		return -EINVAL;
-	if (atomic_load(&pool->forked))
+	if (ac__pool_is_forked(pool))
 		return AC_EFORK;
-	most = (size_t)pool->workers * pool->board.trace_count;
+	most = (size_t)pool->workers.count * pool->board.trace_count;
 	if (!most || !n)
 		return 0;
 	all = ac__sys_calloc(most, sizeof *all);
 	if (!all)
 		return -ENOMEM;
-	for (unsigned seat = 1; seat <= pool->workers; seat++)
+	for (unsigned seat = 1; seat <= pool->workers.count; seat++)
 		copied += copy_events(pool, seat, all + copied);
 	if (copied > n) {
 		qsort(all, copied, sizeof *all, later_first);

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A stream: single calls made from a source as results are taken, so many
- * ahead and no more; or made by pushing, as many as are pushed.
+ * A stream: single calls made from the user's source function as results are taken, so many
+ * ahead and no more; or made by pushing, as many as are pushed. Its calls take turns with the
+ * pool's other work (see turns.h).
  *
- * In order, each call has its place in a ring. As they come, a call is in one of two
- * lists: under way, from which it leaves in any order, and ended. A list does not
- * care how far indexes lie apart: a fed stream has no bound.
+ * Results in order: each call has its place in a ring. Results as they come: a call is in one of
+ * two lists, under way, from which it leaves in any order, and ended. A list does not care how
+ * far indexes lie apart, since a fed stream has no bound.
  *
- * Who reads a source is one thread, and it alone knows of reading ahead. All else that
- * changes does so under the pool's lock.
+ * One thread calls the source function, and it alone knows of reading ahead. All else changes
+ * under the pool's lock only.
  */
-#include "task.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "helper.h"
+#include "wait.h"
 
 #define AHEAD_LEAST 64
 #define AHEAD_MOST (UINT64_C(1) << 30)
@@ -28,12 +30,14 @@ struct ac_stream {
 	struct ac_pool *pool;
 	ac_call_fn *fn;
 	struct ac_stream_opts opts;
+	struct ac__source turn;	/* its calls that wait */
 	bool at_end;
-	int error;		/* source's or submit's: told once all before it are taken */
+	int error;		/* source's or submit's: returned once all results before it are taken */
 	uint64_t read, taken;	/* calls made, results taken */
+	unsigned pushing;	/* calls that are being handed in, perhaps without the lock */
 	uint64_t bytes;		/* arguments under way */
-	struct ac_task **places; /* ordered: by index modulo room */
-	uint64_t room;
+	struct ac_task **places; /* ordered: by index modulo capacity */
+	uint64_t capacity;
 	struct list under_way, ended; /* unordered */
 };
 
@@ -49,7 +53,7 @@ static bool is_fed(const struct ac_stream *stream)
 
 static bool is_forked(const struct ac_stream *stream)
 {
-	return atomic_load_explicit(&stream->pool->forked, memory_order_relaxed);
+	return ac__pool_is_forked(stream->pool);
 }
 
 /* ---- lists ---- */
@@ -81,14 +85,9 @@ static void note_ended(void *arg, struct ac_task *task)
 	list_add(&stream->ended, task);
 }
 
-static bool is_ended(struct ac_task *task)
-{
-	return atomic_load_explicit(&task->ended, memory_order_acquire) != 0;
-}
-
 static struct ac_task **next_place(struct ac_stream *stream)
 {
-	return &stream->places[stream->taken % stream->room];
+	return &stream->places[stream->taken % stream->capacity];
 }
 
 static bool has_next(void *arg)
@@ -96,7 +95,7 @@ static bool has_next(void *arg)
 	struct ac_stream *stream = arg;
 
 	return is_unordered(stream) ? stream->ended.first != NULL :
-				      is_ended(*next_place(stream));
+				      ac__task_has_ended(*next_place(stream));
 }
 
 static struct ac_task *take_next(struct ac_stream *stream)
@@ -123,7 +122,7 @@ static void add_task(struct ac_stream *stream, struct ac_task *task)
 	if (is_unordered(stream))
 		list_add(&stream->under_way, task);
 	else
-		stream->places[task->index % stream->room] = task;
+		stream->places[task->index % stream->capacity] = task;
 	stream->bytes += task->arg_len;
 }
 
@@ -133,6 +132,7 @@ static struct ac_task *make_task(struct ac_stream *stream, const void *arg, size
 
 	if (!task)
 		return NULL;
+	task->job.source = &stream->turn;
 	task->retries = stream->opts.retries;
 	if (is_unordered(stream)) {
 		task->ended_hook = note_ended;
@@ -141,16 +141,22 @@ static struct ac_task *make_task(struct ac_stream *stream, const void *arg, size
 	return task;
 }
 
+/* While a long argument is copied the stream may be ended, but that is not the end yet. */
 static int submit_task(struct ac_stream *stream, struct ac_task *task)
 {
 	int r = ac__task_admit(stream->pool);
 
 	if (r == 0 && is_fed(stream) && stream->at_end)
 		r = AC_ECLOSED;
-	if (r == 0)
-		r = ac__task_submit(task);
+	if (r < 0)
+		return r;
+	stream->pushing++;
+	r = ac__task_submit(task);
+	stream->pushing--;
 	if (r == 0)
 		add_task(stream, task);
+	else /* threads may wait for it */
+		ac__sleep_wake_finished(&stream->pool->sleep);
 	return r;
 }
 
@@ -180,22 +186,41 @@ static int submit_one(struct ac_stream *stream, const void *arg, size_t len)
 	return r;
 }
 
-static void read_ahead(struct ac_stream *stream)
+/* Ask the source for one call. */
+static void read_one(struct ac_stream *stream)
 {
-	while (wants_more(stream)) {
-		const void *arg = NULL;
-		size_t len = 0;
-		int r = stream->opts.source(stream->opts.source_arg, &arg, &len);
+	const void *arg = NULL;
+	size_t len = 0;
+	int r = stream->opts.source(stream->opts.source_arg, &arg, &len);
 
-		if (r > 0)
-			r = !arg && len ? -EINVAL : submit_one(stream, arg, len);
-		else
-			stream->at_end = true;
-		if (r < 0) {
-			stream->error = r;
-			stream->at_end = true;
-		}
+	if (r > 0)
+		r = !arg && len ? -EINVAL : submit_one(stream, arg, len);
+	else
+		stream->at_end = true;
+	if (r < 0) {
+		stream->error = r;
+		stream->at_end = true;
 	}
+}
+
+static bool is_half_full(const struct ac_stream *stream)
+{
+	return 2 * (stream->read - stream->taken) >= stream->opts.ahead ||
+	       2 * stream->bytes >= stream->opts.ahead_bytes;
+}
+
+/* For a caller that does not wait: the source may block, so it is asked once, and not at all
+ * while a result is ready and the workers have enough to do. */
+static void read_at_most_one(struct ac_stream *stream)
+{
+	bool ready;
+
+	ac__pool_lock(stream->pool);
+	ac__engine_advance(stream->pool);
+	ready = stream->taken != stream->read && has_next(stream);
+	ac__pool_unlock(stream->pool);
+	if (wants_more(stream) && !(ready && is_half_full(stream)))
+		read_one(stream);
 }
 
 /* ---- the handle ---- */
@@ -212,7 +237,7 @@ static int take_opts(struct ac_stream *stream, const struct ac_stream_opts *user
 	if (!opts->source)
 		return !opts->flags || opts->ahead || opts->ahead_bytes ? -EINVAL : 0;
 	if (!opts->ahead)
-		opts->ahead = AC__MAX(AHEAD_LEAST, 4 * stream->pool->workers);
+		opts->ahead = AC__MAX(AHEAD_LEAST, 4 * stream->pool->workers.count);
 	if (!opts->ahead_bytes)
 		opts->ahead_bytes = AHEAD_BYTES;
 	return 0;
@@ -222,8 +247,8 @@ static int make_places(struct ac_stream *stream)
 {
 	if (is_unordered(stream))
 		return 0;
-	stream->room = ac__power_of_two(stream->opts.ahead);
-	stream->places = ac__sys_calloc(stream->room, sizeof *stream->places);
+	stream->capacity = ac__power_of_two(stream->opts.ahead);
+	stream->places = ac__sys_calloc(stream->capacity, sizeof *stream->places);
 	return stream->places ? 0 : -ENOMEM;
 }
 
@@ -235,13 +260,14 @@ int ac_stream_open(struct ac_stream **out, struct ac_pool *pool, ac_call_fn *fn,
 
 	if (!out || !pool || !fn)
 		return -EINVAL;
-	if (atomic_load_explicit(&pool->forked, memory_order_relaxed))
+	if (ac__pool_is_forked(pool))
 		return AC_EFORK;
 	stream = ac__sys_calloc(1, sizeof *stream);
 	if (!stream)
 		return -ENOMEM;
 	stream->pool = pool;
 	stream->fn = fn;
+	ac__source_init(&stream->turn);
 	stream->under_way.last = &stream->under_way.first;
 	stream->ended.last = &stream->ended.first;
 	r = take_opts(stream, opts);
@@ -250,7 +276,7 @@ int ac_stream_open(struct ac_stream **out, struct ac_pool *pool, ac_call_fn *fn,
 	if (r < 0)
 		goto err_stream;
 	ac__pool_lock(pool);
-	r = ac__pool_accepts(pool);
+	r = ac__engine_accepts(pool);
 	ac__pool_unlock(pool);
 	if (r < 0)
 		goto err_places;
@@ -263,19 +289,22 @@ err_stream:
 	return r;
 }
 
-static int next_of_source(struct ac_stream *stream, struct ac_task **task,
-			  int64_t deadline)
+static int next_of_source(struct ac_stream *stream, struct ac_task **task, int64_t timeout_ns)
 {
+	int64_t deadline = ac__sys_deadline(timeout_ns);
 	int r;
 
-	read_ahead(stream);
+	if (timeout_ns == 0)
+		read_at_most_one(stream);
+	while (timeout_ns != 0 && wants_more(stream))
+		read_one(stream);
 	if (stream->taken == stream->read) {
 		r = stream->error;
 		stream->error = 0;
 		return r;
 	}
 	ac__pool_lock(stream->pool);
-	r = ac__wait(stream->pool, has_next, stream, deadline);
+	r = ac__wait_until(stream->pool, has_next, stream, deadline);
 	if (r == 0)
 		*task = take_next(stream);
 	ac__pool_unlock(stream->pool);
@@ -287,9 +316,9 @@ static int next_of_source(struct ac_stream *stream, struct ac_task **task,
 /* 0: somebody may push; else why not. */
 static int has_no_more(struct ac_stream *stream)
 {
-	if (stream->taken != stream->read)
+	if (stream->taken != stream->read || stream->pushing)
 		return 0;
-	return stream->at_end ? 1 : ac__pool_accepts(stream->pool);
+	return stream->at_end ? 1 : ac__engine_accepts(stream->pool);
 }
 
 static bool fed_has_news(void *arg)
@@ -297,12 +326,13 @@ static bool fed_has_news(void *arg)
 	return has_next(arg) || has_no_more(arg) != 0;
 }
 
-static int next_of_fed(struct ac_stream *stream, struct ac_task **task, int64_t deadline)
+static int next_of_fed(struct ac_stream *stream, struct ac_task **task, int64_t timeout_ns)
 {
+	int64_t deadline = ac__sys_deadline(timeout_ns);
 	int r;
 
 	ac__pool_lock(stream->pool);
-	r = ac__wait(stream->pool, fed_has_news, stream, deadline);
+	r = ac__wait_until(stream->pool, fed_has_news, stream, deadline);
 	if (r == 0 && has_next(stream)) {
 		*task = take_next(stream);
 		r = 1;
@@ -337,7 +367,7 @@ int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
 	if (r == 0) {
 		if (index)
 			*index = task->index;
-		ac__task_see_to(task);
+		ac__helper_take_over(task);
 	}
 	ac__pool_unlock(stream->pool);
 	if (r < 0)
@@ -353,7 +383,7 @@ int ac_stream_end(struct ac_stream *stream)
 		return r;
 	ac__pool_lock(stream->pool);
 	stream->at_end = true;
-	ac__wait_wake_finished(stream->pool);
+	ac__sleep_wake_finished(&stream->pool->sleep);
 	ac__pool_unlock(stream->pool);
 	return 0;
 }
@@ -365,11 +395,11 @@ static struct ac_task *find_divisible(struct ac_stream *stream)
 	struct ac_task *best = NULL;
 	uint32_t seen = 0, most = 0, left;
 
-	for (uint32_t slot = 0; seen < pool->published && slot < pool->board.task_count;
-	     slot++) {
+	for (uint32_t slot = 0;
+	     seen < pool->slots.published && slot < pool->board.task_count; slot++) {
 		struct ac_task *task = ac__task_divisible(pool, slot, &left);
 
-		seen += pool->slots[slot].published;
+		seen += pool->slots.slots[slot].state == AC__SLOT_PUBLISHED;
 		if (!task || task->hook_arg != stream || left <= most)
 			continue;
 		best = task;
@@ -387,11 +417,11 @@ int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, uint32_t *kep
 		return r;
 	ac__pool_lock(stream->pool);
 	/* Its worker may have begun the rest meanwhile: then the next best. */
-	for (unsigned i = 0; r == 0 && i <= stream->pool->workers; i++) {
+	for (unsigned i = 0; r == 0 && i <= stream->pool->workers.count; i++) {
 		task = find_divisible(stream);
 		if (!task)
 			break;
-		r = ac__books_take_back(stream->pool, task->slot, 1, kept) > 0;
+		r = ac__slots_take_back(&stream->pool->slots, task->slot, 1, kept) > 0;
 		if (r == 0)
 			continue;
 		task->units = *kept;
@@ -405,47 +435,44 @@ int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, uint32_t *kep
 
 int ac_stream_next(struct ac_stream *stream, struct ac_task **task, int64_t timeout_ns)
 {
-	int64_t deadline;
-
 	if (!stream || !task)
 		return -EINVAL;
 	if (is_forked(stream))
 		return AC_EFORK;
-	deadline = ac__sys_deadline(timeout_ns);
-	return is_fed(stream) ? next_of_fed(stream, task, deadline) :
-				next_of_source(stream, task, deadline);
+	return is_fed(stream) ? next_of_fed(stream, task, timeout_ns) :
+				next_of_source(stream, task, timeout_ns);
 }
 
-static void drop_task(struct ac_task *task)
+static void give_up_task(struct ac_task *task)
 {
-	if (!is_ended(task))
+	if (!ac__task_has_ended(task))
 		ac__task_cancel(task, 0);
-	ac__task_abandon(task);
+	ac__task_give_up(task);
 }
 
-static void drop_list(const struct list *list)
+static void give_up_list(const struct list *list)
 {
 	struct ac_task *task = list->first, *next;
 
 	for (; task; task = next) {
 		next = task->next_in_stream;
-		drop_task(task);
+		give_up_task(task);
 	}
 }
 
-static void drop_all(struct ac_stream *stream)
+static void give_up_all(struct ac_stream *stream)
 {
-	/* Cancelling one may end others: none may come back to the stream, nor what runs on
-	 * be taken for another's that will lie where this one did. */
+	/* Cancelling one may end others: none may come back to the stream. And a task that runs on
+	 * must not be taken for one of another stream that will lie where this one did. */
 	for (struct ac_task *t = stream->under_way.first; t; t = t->next_in_stream) {
 		t->ended_hook = NULL;
 		t->hook_arg = NULL;
 	}
-	drop_list(&stream->under_way);
-	drop_list(&stream->ended);
-	for (uint64_t i = 0; i < stream->room; i++)
+	give_up_list(&stream->under_way);
+	give_up_list(&stream->ended);
+	for (uint64_t i = 0; i < stream->capacity; i++)
 		if (stream->places[i])
-			drop_task(stream->places[i]);
+			give_up_task(stream->places[i]);
 }
 
 void ac_stream_close(struct ac_stream *stream)
@@ -454,9 +481,9 @@ void ac_stream_close(struct ac_stream *stream)
 		return;
 	if (!is_forked(stream)) {
 		ac__pool_lock(stream->pool);
-		drop_all(stream);
-		ac__wait_advance(stream->pool);
-		ac__wait_changed(stream->pool);
+		give_up_all(stream);
+		ac__engine_advance(stream->pool);
+		ac__engine_changed(stream->pool);
 		ac__pool_unlock(stream->pool);
 	}
 	free(stream->places);

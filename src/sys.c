@@ -320,6 +320,12 @@ int ac__sys_send(int sock, const void *data, size_t len, int fd)
 	return r < 0 ? -errno : 0;
 }
 
+int ac__sys_send_now(int sock, const void *data, size_t len)
+{
+	RETURN_FAULT(AC__SYS_SEND);
+	return send(sock, data, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
 /* Rounded up, the space for one descriptor holds two. */
 static void take_first(const struct cmsghdr *header, int *fd)
 {

@@ -78,6 +78,8 @@ int ac__sys_map(void **address, int fd, uint64_t offset, size_t len);
 /* Put a private copy-on-write mapping in place of the shared one. */
 int ac__sys_map_private(void *address, int fd, uint64_t offset, size_t len);
 void ac__sys_unmap(void *address, size_t len);
+/* Memory of zeros that this process shares with the children that it forks; NULL: none. */
+void *ac__sys_share(size_t len);
 /* Give pages back to the system; the range then reads as zeros (best effort). */
 void ac__sys_punch(int fd, uint64_t offset, uint64_t len);
 size_t ac__sys_page(void);
@@ -122,6 +124,8 @@ FILE *ac__sys_open_file(const char *path);
 int ac__sys_socketpair(int fd[2]);
 /* One packet, with a descriptor beside it or -1. */
 int ac__sys_send(int sock, const void *data, size_t len, int fd);
+/* The same without waiting: a packet that does not fit is -EAGAIN. */
+int ac__sys_send_now(int sock, const void *data, size_t len);
 /* One packet: its length, 0 at the end; *fd is -1 when none came. Blocks unless nowait. */
 int ac__sys_receive(int sock, void *data, size_t len, int *fd, bool nowait);
 /* The peer sees the end, also where another process holds a copy of sock. */

@@ -173,6 +173,16 @@ int ac__sys_map_private(void *address, int fd, uint64_t offset, size_t len)
 	return 0;
 }
 
+void *ac__sys_share(size_t len)
+{
+	void *p;
+
+	if (ac__fault(AC__SYS_MAP))
+		return NULL;
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
 void ac__sys_unmap(void *address, size_t len)
 {
 	munmap(address, len);

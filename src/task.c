@@ -6,18 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A result up to this is copied, so that its block is free again at once; a larger one
- * stays where it is. */
-#define COPY_UP_TO 65536
-
 /* ---- the handle ---- */
 
 static void release_result(struct ac_task *task)
 {
 	if (task->result_block) {
-		ac__block_give(&task->room->arena, AC__OWNER_SEAT,
-			       task->result_block);
-		ac__room_leave(task->room);
+		ac__block_give(&task->memory->arena, AC__OWNER_SEAT, task->result_block);
+		ac__memory_release(task->memory);
 	} else if (task->result != task->small) {
 		free(task->result);
 	}
@@ -33,45 +28,19 @@ void ac__task_destroy(struct ac_task *task)
 
 void ac__task_release(struct ac_task *task)
 {
-	if (task->abandoned)
+	if (task->unwanted)
 		ac__task_destroy(task);
 	else
 		atomic_store_explicit(&task->released, true,
 				      memory_order_release);
 }
 
-static bool is_released(struct ac_task *task)
+void ac__task_give_up(struct ac_task *task)
 {
-	return atomic_load_explicit(&task->released, memory_order_acquire);
-}
-
-void ac__task_abandon(struct ac_task *task)
-{
-	if (is_released(task))
+	if (ac__task_is_released(task))
 		ac__task_destroy(task);
 	else
-		task->abandoned = true;
-}
-
-void ac_task_free(struct ac_task *task)
-{
-	struct ac_pool *pool;
-
-	if (!task)
-		return;
-	/* Released: its pool may be gone, and nobody else knows of it. */
-	if (is_released(task)) {
-		ac__task_destroy(task);
-		return;
-	}
-	pool = task->pool;
-	if (atomic_load_explicit(&pool->forked, memory_order_relaxed)) {
-		ac__task_destroy(task); /* this child's copy: nothing will end it here */
-		return;
-	}
-	ac__pool_lock(pool);
-	ac__task_abandon(task);
-	ac__pool_unlock(pool);
+		task->unwanted = true;
 }
 
 static const struct ac__job_ops task_ops;
@@ -85,8 +54,9 @@ struct ac_task *ac__task_make(struct ac_pool *pool, ac_call_fn *fn,
 		return NULL;
 	memset(task, 0, offsetof(struct ac_task, small));
 	task->job.ops = &task_ops;
+	task->job.source = &pool->slots.calls;
 	task->pool = pool;
-	task->room = pool->room;
+	task->memory = pool->memory;
 	task->fn = fn;
 	task->arg = arg;
 	task->arg_len = len;
@@ -96,6 +66,20 @@ struct ac_task *ac__task_make(struct ac_pool *pool, ac_call_fn *fn,
 
 /* ---- ending ---- */
 
+void ac__outcome_fill(struct ac_outcome *outcome, const struct ac__ending *ending, uint64_t index)
+{
+	*outcome = (struct ac_outcome){ .status = ending->status,
+					.value = ending->value,
+					.signal = ending->signal,
+					.exit_code = ending->exit_code,
+					.pid = ending->pid,
+					.worker = ending->seat ? ending->seat - 1 : 0,
+					.index = index,
+					.ran_ns = ending->ran_ns,
+					.peak_rss = ending->peak_rss };
+	memcpy(outcome->text, ending->text, sizeof outcome->text);
+}
+
 static void note_failure(struct ac_task *task, const struct ac__ending *ending)
 {
 	task->failure = malloc(sizeof *task->failure);
@@ -103,46 +87,38 @@ static void note_failure(struct ac_task *task, const struct ac__ending *ending)
 		ac__outcome_fill(task->failure, ending, task->index);
 }
 
-static void count_end(struct ac_pool *pool, int status)
+static void end_task(struct ac_task *task, const struct ac__ending *ending)
 {
-	if (status == 0)
-		pool->done++;
-	else if (status == AC_ECANCELED)
-		pool->cancelled++;
-	else
-		pool->failed++;
-}
+	struct ac_pool *pool = task->pool;
 
-static void end_task(struct ac_pool *pool, struct ac_task *task,
-		     const struct ac__ending *ending)
-{
-	task->published = false;
+	task->in_slot = false;
 	task->pid = ending->pid;
 	task->seat = ending->seat;
 	if (ending->status)
 		note_failure(task, ending);
-	count_end(pool, ending->status);
+	ac__slots_count(&pool->slots, ending->status, 1);
 	if (task->ended_hook)
 		task->ended_hook(task->hook_arg, task);
 	if (task->done)
-		ac__helper_push(pool, task);
+		ac__callbacks_push(&pool->callbacks, &task->callback);
 	atomic_store_explicit(&task->ended, ending->status ? ending->status : 1,
 			      memory_order_release);
 	if (!task->done)
 		ac__task_release(task);
 }
 
-static int keep_block(struct ac_pool *pool, struct ac_task *task,
-		      const struct ac__block *block, uint32_t holder)
+/* A long result stays where it is. */
+static int keep_block(struct ac_task *task, const struct ac__block *block, uint32_t holder)
 {
-	if (!ac__block_pass(ac__pool_arena(pool), block->id, holder, AC__OWNER_SEAT))
+	if (!ac__block_pass(&task->memory->arena, block->id, holder, AC__OWNER_SEAT))
 		return AC_EBROKEN;
 	task->result = block->data;
 	task->result_block = block->id;
-	ac__room_use(task->room);
+	ac__memory_use(task->memory);
 	return 0;
 }
 
+/* A shorter one is copied, so that its block is free again at once. */
 static int keep_copy(struct ac_task *task, const void *data, size_t len)
 {
 	if (len > sizeof task->small) {
@@ -157,9 +133,10 @@ static int keep_copy(struct ac_task *task, const void *data, size_t len)
 }
 
 /* Where the result lies and how long it is, the region says: read once, checked. */
-static int take_result(struct ac_pool *pool, struct ac_task *task, uint32_t slot)
+static int take_result(struct ac_task *task, uint32_t slot)
 {
-	const struct ac__task_shm *row = ac__books_task(pool, slot);
+	struct ac__arena *arena = &task->memory->arena;
+	const struct ac__task_shm *row = ac__slots_task(&task->pool->slots, slot);
 	uint64_t len = *(volatile const uint64_t *)&row->len;
 	bool small = !(row->flags & AC__TASK_RESULT_BLOCK);
 	uint32_t id = small ? 0 : *(volatile const uint32_t *)&row->result_block;
@@ -169,61 +146,71 @@ static int take_result(struct ac_pool *pool, struct ac_task *task, uint32_t slot
 
 	task->result_len = len;
 	if (small)
-		return len <= AC__INLINE ? keep_copy(task, row->data, len) :
-					   AC_EBROKEN;
-	r = ac__block_check(ac__pool_arena(pool), id, holder, len, &block);
-	if (r == 0 && len > COPY_UP_TO)
-		return keep_block(pool, task, &block, holder);
+		return len <= AC__INLINE ? keep_copy(task, row->data, len) : AC_EBROKEN;
+	r = ac__block_check(arena, id, holder, len, &block);
+	if (r == 0 && len > AC__COPY_LOCKED)
+		return keep_block(task, &block, holder);
 	if (r == 0)
 		r = keep_copy(task, block.data, len);
-	ac__block_give(ac__pool_arena(pool), holder, id);
+	ac__block_give(arena, holder, id);
 	return r;
 }
 
 /* ---- a job of one piece ---- */
 
 /* The worker claims units from the cursor, the owner takes back by moving its end. */
-static void write_units(struct ac_pool *pool, struct ac_task *task, uint32_t slot)
+static void write_units(struct ac__slots *slots, struct ac_task *task, uint32_t slot)
 {
-	struct ac__task_shm *row = ac__books_task(pool, slot);
+	struct ac__task_shm *row = ac__slots_task(slots, slot);
 
 	if (!task->units)
 		return;
 	row->flags |= AC__TASK_UNITS;
-	pool->slots[slot].end = task->units;
-	atomic_store_explicit(&row->cursor, (uint64_t)task->units << 32,
-			      memory_order_relaxed);
+	slots->slots[slot].end = task->units;
+	atomic_store_explicit(&row->cursor, (uint64_t)task->units << 32, memory_order_relaxed);
 }
 
-/* Into the slot, or -ENOMEM: no room for the argument. */
-static int write_task(struct ac_pool *pool, struct ac_task *task, uint32_t slot)
+/* A retry writes a small argument anew, since the dead worker may have begun to write its result
+ * over it; one in a block is still there. */
+static bool needs_copy_for_retries(const struct ac_task *task)
 {
-	struct ac__task_shm *row = ac__books_task(pool, slot);
-	void *room = ac__books_arg_room(pool, slot, task->arg_len);
+	return task->retries && task->arg_len <= AC__INLINE;
+}
 
-	if (!room)
+/* What the slot is to free after it has copied from there. */
+static void *disown_copy(struct ac_task *task)
+{
+	void *copy = task->copy;
+
+	if (!copy || needs_copy_for_retries(task))
+		return NULL;
+	task->copy = NULL;
+	task->arg = NULL;
+	return copy;
+}
+
+/* Into the slot, or -ENOMEM: no memory for the argument. */
+static int write_task(struct ac_task *task, uint32_t slot)
+{
+	struct ac__slots *slots = &task->pool->slots;
+	struct ac__task_shm *row = ac__slots_task(slots, slot);
+	void *to = ac__slots_arg(slots, slot, task->arg_len);
+	const void *from = task->arg;
+
+	if (!to)
 		return -ENOMEM;
-	if (task->arg_len)
-		memcpy(room, task->arg, task->arg_len);
+	ac__slots_write_arg(slots, slot, to, from, task->arg_len, disown_copy(task));
 	row->kind = AC__KIND_CALL;
 	row->fn = (uintptr_t)task->fn;
-	write_units(pool, task, slot);
+	write_units(slots, task, slot);
 	task->slot = slot;
-	task->published = true;
-	if (task->timeout_ns) {
-		pool->slots[slot].timeout_ns = task->timeout_ns;
-		pool->timed++;
-	}
+	task->in_slot = true;
+	if (task->timeout_ns)
+		ac__slots_limit(slots, slot, task->timeout_ns);
 	return 0;
 }
 
-static void drop_copy(struct ac_task *task)
-{
-	free(task->copy);
-	task->copy = NULL;
-}
-
-static int prepare_task(struct ac_pool *pool, struct ac__job *job, uint32_t slot)
+static int write_piece(struct ac__slots *slots, struct ac__job *job, uint32_t slot)
 {
 	static const struct ac__ending no_memory = {
 		.status = -ENOMEM,
@@ -231,409 +218,214 @@ static int prepare_task(struct ac_pool *pool, struct ac__job *job, uint32_t slot
 		.text = "no shared memory for the argument"
 	};
 	struct ac_task *task = AC__CONTAINER(job, struct ac_task, job);
-	int r = write_task(pool, task, slot);
+	int r = write_task(task, slot);
 
-	/* What is under way will give memory back. */
-	if (r < 0 && pool->published)
-		return -EAGAIN;
-	if (r < 0) {
-		ac__books_dequeue(pool, job);
-		end_task(pool, task, &no_memory);
-	} else if (!task->retries) {
-		drop_copy(task);
-	}
+	if (r == 0)
+		return 0;
+	if (ac__slots_any_out(slots))
+		return AC__WRITE_NO_MEMORY;
+	ac__turns_dequeue(&slots->turns, job);
+	end_task(task, &no_memory);
 	return r;
 }
 
-/* The dead worker may have begun to write a small result over the argument. */
-static void rewrite_task(struct ac_pool *pool, struct ac_task *task, uint32_t slot)
+static void rewrite_task(struct ac__slots *slots, struct ac_task *task, uint32_t slot)
 {
-	struct ac__task_shm *row = ac__books_task(pool, slot);
+	struct ac__task_shm *row = ac__slots_task(slots, slot);
 
 	row->len = task->arg_len;
-	row->flags = pool->slots[slot].arg_block ? AC__TASK_ARG_BLOCK : 0;
-	if (!pool->slots[slot].arg_block && task->arg_len)
+	row->flags = slots->slots[slot].arg_block ? AC__TASK_ARG_BLOCK : 0;
+	if (!slots->slots[slot].arg_block && task->arg_len)
 		memcpy(row->data, task->copy, task->arg_len);
-	write_units(pool, task, slot);
+	write_units(slots, task, slot);
 }
 
-static bool settle_task(struct ac_pool *pool, struct ac__job *job, uint32_t slot,
-			const struct ac__ending *ending)
+static enum ac__collected collect_piece(struct ac__slots *slots, struct ac__job *job,
+					uint32_t slot, const struct ac__ending *ending)
 {
 	struct ac_task *task = AC__CONTAINER(job, struct ac_task, job);
 	struct ac__ending lost;
 	int r;
 
-	if (ending->status == AC_EDIED && task->retries && !pool->terminated &&
-	    !pool->failure.status) {
+	if (ending->status == AC_EDIED && task->retries && !slots->over.status) {
 		task->retries--;
-		rewrite_task(pool, task, slot);
-		return true;
+		rewrite_task(slots, task, slot);
+		return AC__PIECE_AGAIN;
 	}
-	r = ending->status ? 0 : take_result(pool, task, slot);
+	r = ending->status ? 0 : take_result(task, slot);
 	if (AC__LIKELY(r == 0)) {
-		end_task(pool, task, ending);
-		return false;
+		end_task(task, ending);
+		return AC__PIECE_OVER;
 	}
 	lost = *ending;
 	lost.status = r;
 	strcpy(lost.text, r == -ENOMEM ? "no memory for the result" :
 					 "the result is not where it should be");
-	end_task(pool, task, &lost);
-	if (r == AC_EBROKEN)
-		ac__pool_break(pool, "a task's result");
-	return false;
+	end_task(task, &lost);
+	return r == AC_EBROKEN ? AC__PIECE_DAMAGED : AC__PIECE_OVER;
 }
 
-static void abort_task(struct ac_pool *pool, struct ac__job *job,
-		       const struct ac__ending *ending)
+static void fail_rest(struct ac__slots *slots, struct ac__job *job,
+		      const struct ac__ending *ending)
 {
-	end_task(pool, AC__CONTAINER(job, struct ac_task, job), ending);
+	(void)slots;
+	end_task(AC__CONTAINER(job, struct ac_task, job), ending);
 }
 
 static const struct ac__job_ops task_ops = {
-	.prepare = prepare_task,
-	.settle = settle_task,
-	.abort = abort_task,
+	.write = write_piece,
+	.collect = collect_piece,
+	.fail_rest = fail_rest,
+	.damage = "a task's result",
 };
 
 /* ---- handing in ---- */
 
+/* Of the argument, which is the caller's until ac_pool_submit returns. Releases (copy). */
 static int copy_arg(struct ac_task *task)
 {
+	void *copy;
+
 	if (task->copy || !task->arg_len)
 		return 0;
-	task->copy = malloc(task->arg_len);
-	if (!task->copy)
+	copy = malloc(task->arg_len);
+	if (!copy)
 		return -ENOMEM;
-	memcpy(task->copy, task->arg, task->arg_len);
-	task->arg = task->copy;
+	if (task->arg_len > AC__COPY_LOCKED)
+		ac__engine_copy(task->pool, copy, task->arg, task->arg_len);
+	else
+		memcpy(copy, task->arg, task->arg_len);
+	task->arg = task->copy = copy;
 	return 0;
 }
 
-static int queue_task(struct ac_pool *pool, struct ac_task *task)
+static int queue_task(struct ac_task *task)
 {
 	int r = copy_arg(task);
 
+	if (r == 0) /* again: the lock may have been released */
+		r = ac__engine_accepts(task->pool);
 	if (r == 0)
-		ac__books_enqueue(pool, &task->job);
+		ac__turns_enqueue(&task->pool->slots.turns, &task->job);
 	return r;
 }
 
-static int publish_now(struct ac_pool *pool, struct ac_task *task, uint32_t slot)
+/* The copy is made by this thread, without the lock. Nobody else knows of the task yet, so it can't
+ * be cancelled; but the pool may be shut, terminated or fail meanwhile. */
+static int fill_now(struct ac_task *task, uint32_t slot)
 {
-	int r = write_task(pool, task, slot);
+	struct ac_pool *pool = task->pool;
+	const struct ac__fill fill = pool->slots.slots[slot].fill;
+	int r;
 
-	if (r == 0) {
-		ac__books_publish(pool, slot, &task->job);
-		return 0;
-	}
-	ac__books_return_slot(pool, slot);
-	return pool->published ? queue_task(pool, task) : r;
+	ac__slots_begin_fill(&pool->slots, slot, NULL);
+	ac__engine_copy(pool, fill.to, fill.from, fill.len);
+	r = ac__engine_accepts(pool);
+	if (r == 0)
+		pool->slots.slots[slot].job = &task->job;
+	else
+		task->in_slot = false;
+	ac__slots_end_fill(&pool->slots, slot);
+	return r;
 }
 
+static int publish_now(struct ac_task *task)
+{
+	struct ac__slots *slots = &task->pool->slots;
+	uint32_t slot = (uint32_t)ac__slots_take(slots);
+	int r = write_task(task, slot);
+
+	if (AC__UNLIKELY(r < 0)) {
+		ac__slots_give_back(slots, slot);
+		return ac__slots_any_out(slots) ? queue_task(task) : r;
+	}
+	if (AC__UNLIKELY(task->arg_len > AC__COPY_LOCKED))
+		return fill_now(task, slot);
+	ac__slots_publish(slots, slot, &task->job);
+	return 0;
+}
+
+/* Without advancing where there are free slots and no job waits: this is every call's path. */
 int ac__task_admit(struct ac_pool *pool)
 {
-	int r = ac__pool_accepts(pool);
+	int r = ac__engine_accepts(pool);
 
-	if (r < 0 || (pool->free_count && !pool->first_job))
+	if (r < 0 || (ac__slots_any_free(&pool->slots) && !ac__slots_any_waits(&pool->slots)))
 		return r;
-	ac__wait_advance(pool);
-	return ac__pool_accepts(pool); /* it may have broken */
+	ac__engine_advance(pool);
+	return ac__engine_accepts(pool); /* it may have failed */
+}
+
+/* Not before those that wait; and not with memory for which another piece waits. */
+static bool may_publish_now(const struct ac__slots *slots, const struct ac_task *task)
+{
+	return ac__slots_any_free(slots) && ac__source_is_idle(task->job.source) &&
+	       !(slots->lacks_memory && task->arg_len > AC__INLINE);
 }
 
 int ac__task_submit(struct ac_task *task)
 {
-	struct ac_pool *pool = task->pool;
-	int64_t slot;
-	int r = task->retries ? copy_arg(task) : 0;
+	struct ac__slots *slots = &task->pool->slots;
+	int r = needs_copy_for_retries(task) ? copy_arg(task) : 0;
 
-	if (r < 0)
-		return r;
-	slot = pool->first_job ? -1 : ac__books_take_slot(pool);
-	r = slot < 0 ? queue_task(pool, task) :
-		       publish_now(pool, task, (uint32_t)slot);
 	if (r == 0)
-		pool->submitted++;
-	return r;
-}
-
-void ac__task_see_to(struct ac_task *task)
-{
-	struct ac_pool *pool = task->pool;
-
-	if (!pool->helper)
-		ac__helper_need(pool);
-	/* Who sleeps without a thought of an audit: now there is something to audit. */
-	if (task->done || task->timeout_ns || pool->first_job || pool->timer >= 0 ||
-	    (pool->collecting && pool->audit_at == INT64_MAX))
-		ac__wait_changed(pool);
-}
-
-static int take_opts(struct ac_task *task, const struct ac_submit_opts *user)
-{
-	struct ac_submit_opts opts;
-	int r = ac__opts_copy(&opts, sizeof opts, user);
-
-	if (r < 0)
-		return r;
-	if (opts.flags)
-		return -EINVAL;
-	task->done = opts.done;
-	task->done_arg = opts.done_arg;
-	task->timeout_ns = AC__MAX(opts.timeout_ns, 0);
-	task->retries = opts.retries;
-	return 0;
-}
-
-int ac_pool_submit(struct ac_pool *pool, struct ac_task **out, ac_call_fn *fn,
-		   const void *arg, size_t arg_len,
-		   const struct ac_submit_opts *opts)
-{
-	struct ac_task *task;
-	int r;
-
-	if (!pool || !fn || (!arg && arg_len))
-		return -EINVAL;
-	if (atomic_load_explicit(&pool->forked, memory_order_relaxed))
-		return AC_EFORK;
-	task = ac__task_make(pool, fn, arg, arg_len);
-	if (!task)
-		return -ENOMEM;
-	task->abandoned = !out;
-	r = opts ? take_opts(task, opts) : 0;
-	if (r < 0)
-		goto err_task;
-	ac__pool_lock(pool);
-	r = ac__task_admit(pool);
+		r = may_publish_now(slots, task) ? publish_now(task) : queue_task(task);
 	if (r == 0)
-		r = ac__task_submit(task);
-	if (r == 0) {
-		pool->callbacks += task->done != NULL;
-		if (out)
-			*out = task;
-		ac__task_see_to(task);
-	}
-	ac__pool_unlock(pool);
-	if (r == 0)
-		return 0;
-err_task:
-	ac__task_destroy(task);
+		slots->tally.submitted++;
 	return r;
-}
-
-/* ---- waiting and taking ---- */
-
-static int end_of(struct ac_task *task)
-{
-	return atomic_load_explicit(&task->ended, memory_order_acquire);
-}
-
-static bool task_is_over(void *arg)
-{
-	return end_of(arg) != 0;
-}
-
-int ac_task_ready(struct ac_task *task)
-{
-	struct ac_pool *pool;
-
-	if (!task)
-		return -EINVAL;
-	if (end_of(task))
-		return 1;
-	pool = task->pool;
-	if (atomic_load_explicit(&pool->forked, memory_order_relaxed))
-		return AC_EFORK;
-	/* Nobody may be collecting: a look must be enough to see an end. */
-	if (ac__done_any(&pool->board)) {
-		ac__pool_lock(pool);
-		ac__wait_advance(pool);
-		ac__wait_changed(pool);
-		ac__pool_unlock(pool);
-	}
-	return end_of(task) != 0;
-}
-
-int ac_task_wait(struct ac_task *task, int64_t timeout_ns)
-{
-	struct ac_pool *pool;
-	int64_t deadline;
-	int r;
-
-	if (!task)
-		return -EINVAL;
-	if (end_of(task))
-		return 0;
-	pool = task->pool;
-	if (atomic_load_explicit(&pool->forked, memory_order_relaxed))
-		return AC_EFORK;
-	deadline = ac__sys_deadline(timeout_ns);
-	ac__pool_lock(pool);
-	r = ac__wait(pool, task_is_over, task, deadline);
-	ac__pool_unlock(pool);
-	return r;
-}
-
-static void fill_outcome(const struct ac_task *task, struct ac_outcome *outcome)
-{
-	if (task->failure) {
-		*outcome = *task->failure;
-		return;
-	}
-	memset(outcome, 0, sizeof *outcome);
-	outcome->exit_code = -1;
-	outcome->pid = task->pid;
-	outcome->worker = task->seat ? task->seat - 1 : 0;
-	outcome->index = task->index;
-}
-
-int ac_task_outcome(struct ac_task *task, struct ac_outcome *outcome)
-{
-	int end;
-
-	if (!task || !outcome)
-		return -EINVAL;
-	end = end_of(task);
-	if (!end)
-		return -EAGAIN;
-	fill_outcome(task, outcome);
-	outcome->status = end < 0 ? end : 0;
-	return 0;
-}
-
-int ac_task_result(struct ac_task *task, const void **data, size_t *len)
-{
-	int end;
-
-	if (!task || !data)
-		return -EINVAL;
-	end = end_of(task);
-	if (end <= 0)
-		return end ? end : -EAGAIN;
-	*data = task->result;
-	if (len)
-		*len = task->result_len;
-	return 0;
 }
 
 /* ---- cancelling ---- */
 
-static bool is_waiting(struct ac_pool *pool, struct ac_task *task)
+/* Take out a task that no worker has taken yet. */
+static bool take_out(struct ac__slots *slots, struct ac_task *task)
 {
-	if (!task->published) {
-		ac__books_dequeue(pool, &task->job);
+	if (!task->in_slot) {
+		ac__turns_dequeue(&slots->turns, &task->job);
 		return true;
 	}
-	return ac__books_withdraw(pool, task->slot);
+	if (slots->slots[task->slot].state == AC__SLOT_FILLING) {
+		ac__slots_abandon_fill(slots, task->slot);
+		return true;
+	}
+	return ac__slots_withdraw(slots, task->slot);
 }
 
 int ac__task_cancel(struct ac_task *task, int kill)
 {
-	struct ac__ending ending = { .status = AC_ECANCELED, .exit_code = -1 };
+	static const struct ac__ending cancelled = { .status = AC_ECANCELED,
+						     .exit_code = -1,
+						     .text = "cancelled" };
 	struct ac_pool *pool = task->pool;
 
-	ac__books_collect(pool);
-	if (end_of(task))
+	ac__engine_collect(pool);
+	if (ac__task_has_ended(task))
 		return -EALREADY;
-	strcpy(ending.text, "cancelled");
-	if (!is_waiting(pool, task)) {
+	if (!take_out(&pool->slots, task)) {
 		if (!kill)
 			return -EBUSY;
-		if (!ac__books_condemn(pool, task->slot)) {
-			ac__books_collect(pool);
-			return end_of(task) ? -EALREADY : -EBUSY;
+		if (!ac__engine_kill_task(pool, task->slot)) {
+			ac__engine_collect(pool);
+			return ac__task_has_ended(task) ? -EALREADY : -EBUSY;
 		}
-		pool->slots[task->slot].job = NULL;
+		pool->slots.slots[task->slot].job = NULL;
 	}
-	end_task(pool, task, &ending);
+	end_task(task, &cancelled);
 	return 0;
-}
-
-int ac_task_cancel(struct ac_task *task, int kill)
-{
-	struct ac_pool *pool;
-	int r;
-
-	if (!task)
-		return -EINVAL;
-	if (end_of(task))
-		return -EALREADY;
-	pool = task->pool;
-	if (atomic_load_explicit(&pool->forked, memory_order_relaxed))
-		return AC_EFORK;
-	ac__pool_lock(pool);
-	r = ac__task_cancel(task, kill);
-	ac__wait_advance(pool);
-	ac__wait_changed(pool);
-	ac__pool_unlock(pool);
-	return r;
 }
 
 /* ---- dividing ---- */
 
 struct ac_task *ac__task_divisible(struct ac_pool *pool, uint32_t slot, uint32_t *left)
 {
-	const struct ac__slot *mine = &pool->slots[slot];
+	const struct ac__slot *mine = &pool->slots.slots[slot];
 	struct ac_task *task;
 
-	if (!mine->published || !mine->job || mine->job->ops != &task_ops)
+	if (mine->state != AC__SLOT_PUBLISHED || !mine->job || mine->job->ops != &task_ops)
 		return NULL;
 	task = AC__CONTAINER(mine->job, struct ac_task, job);
 	if (task->units < 2)
 		return NULL;
-	*left = ac__books_units_left(pool, slot);
+	*left = ac__slots_units_left(&pool->slots, slot);
 	return *left ? task : NULL;
-}
-
-/* ---- submit and wait ---- */
-
-static void copy_result(const struct ac_task *task, void *result, size_t *len)
-{
-	size_t room = len ? *len : 0;
-
-	if (result)
-		memcpy(result, task->result, AC__MIN(room, task->result_len));
-	if (len)
-		*len = task->result_len;
-}
-
-int ac_pool_call(struct ac_pool *pool, ac_call_fn *fn, const void *arg,
-		 size_t arg_len, void *result, size_t *len,
-		 struct ac_outcome *outcome)
-{
-	struct ac_task *task;
-	int r;
-
-	if (!pool || !fn || (!arg && arg_len))
-		return -EINVAL;
-	if (atomic_load_explicit(&pool->forked, memory_order_relaxed))
-		return AC_EFORK;
-	task = ac__task_make(pool, fn, arg, arg_len);
-	if (!task)
-		return -ENOMEM;
-	ac__pool_lock(pool);
-	r = ac__task_admit(pool);
-	if (r < 0 && outcome && pool->failure.status)
-		ac__outcome_fill(outcome, &pool->failure, 0);
-	if (r == 0)
-		r = ac__task_submit(task);
-	if (r < 0) {
-		ac__pool_unlock(pool);
-		ac__task_destroy(task);
-		return r;
-	}
-	r = ac__wait(pool, task_is_over, task, INT64_MAX);
-	if (r < 0) /* interrupted */
-		ac__task_cancel(task, 0);
-	ac__pool_unlock(pool);
-	if (r == 0) {
-		r = end_of(task) < 0 ? end_of(task) : 0;
-		if (r == 0)
-			copy_result(task, result, len);
-		if (outcome)
-			ac_task_outcome(task, outcome);
-	}
-	ac_task_free(task);
-	return r;
 }

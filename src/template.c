@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The process from which workers are forked. Its loop waits for two things in
- * one place: orders on its socket, and the ends of its children (SIGCHLD is
- * let in only while it sleeps). Reports wait in a table until the socket takes them, so
- * that owner and template never wait for each other.
+ * The process from which workers are forked. Its loop waits in one place for orders on its
+ * socket and for the ends of its children (SIGCHLD is let in only while it sleeps). Reports
+ * wait in a table until the socket takes them, so owner and template never wait for each other.
+ *
+ * A kill order and the start of the seat's next worker come through the same socket, and the owner
+ * orders that start only after it has read the report of the end. So a kill order never finds
+ * another worker in the seat than the one that it was meant for.
  */
 #define _GNU_SOURCE
 #include "template.h"
@@ -18,13 +21,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "socket.h"
+#include "ending.h"
 #include "output.h"
 #include "sys.h"
 #include "worker.h"
 
-/* LEAVE: the workers were told to leave; go with the last, and report nothing. */
-enum order_kind { ORDER_START, ORDER_LEAVE };
+/* Between two looks at a template that is about to end: without a pidfd nothing tells of it. */
+#define NAP_NS INT64_C(1000000)
+#define EXIT_NS (INT64_C(5) * 1000000000)
+
+/* LEAVE: the workers were told to leave; exit with the last, and report nothing. */
+enum order_kind { ORDER_START, ORDER_KILL, ORDER_LEAVE };
 
 struct order {
 	uint32_t kind;
@@ -34,16 +41,17 @@ struct order {
 /* One for each seat. */
 struct child {
 	pid_t pid;	/* 0: none */
-	bool report;	/* event is to be sent */
+	bool due;	/* event is to be sent */
 	struct ac__template_event event;
 };
 
-struct room {
+/* The template's own memory. */
+struct server {
 	const struct ac__template_plan *plan;
 	int sock;
-	struct child *children;
+	struct child *children;	/* by seat */
 	uint32_t seats;
-	uint32_t reports;	/* how many are to be sent */
+	uint32_t due;		/* reports to be sent */
 	uint32_t alive;
 	bool leaving;
 	sigset_t user_mask;	/* as it was in the owner */
@@ -52,14 +60,14 @@ struct room {
 
 /* ---- a worker ---- */
 
-static void restore_signals(const struct room *room)
+static void restore_signals(const struct server *server)
 {
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 
-	sigaction(SIGCHLD, &room->user_chld, NULL);
+	sigaction(SIGCHLD, &server->user_chld, NULL);
 	/* What Ctrl-C means is the owner's to decide. */
 	sigaction(SIGINT, &ignore, NULL);
-	sigprocmask(SIG_SETMASK, &room->user_mask, NULL);
+	sigprocmask(SIG_SETMASK, &server->user_mask, NULL);
 }
 
 static void make_name(char text[16], const char *name, unsigned number)
@@ -82,14 +90,15 @@ static int run_init(const struct ac__template_plan *plan, struct ac_worker *work
 }
 
 __attribute__((noreturn)) static void
-be_worker(struct room *room, unsigned seat, int lifeline, const char *name)
+be_worker(struct server *server, unsigned seat, int lifeline, const char *name)
 {
-	const struct ac__template_plan *plan = room->plan;
+	const struct ac__template_plan *plan = server->plan;
 	static struct ac_worker worker;
 
-	ac__sys_close(room->sock);
-	ac__forkguard_remove(plan->guard);
-	restore_signals(room);
+	atomic_store(&plan->pids[seat], getpid());
+	ac__template_free_pids(plan->pids, server->seats);
+	ac__sys_close(server->sock);
+	restore_signals(server);
 	ac__sys_name(name);
 	if (ac__worker_sit(&worker, plan->board, seat, lifeline,
 			   &plan->owner_bell, name) < 0)
@@ -102,105 +111,144 @@ be_worker(struct room *room, unsigned seat, int lifeline, const char *name)
 
 /* ---- the template's loop ---- */
 
-static void note_report(struct room *room, uint32_t seat, pid_t pid, int status,
+static void note_report(struct server *server, uint32_t seat, pid_t pid, int status,
 			uint64_t peak_rss)
 {
-	struct child *child = &room->children[seat];
+	struct child *child = &server->children[seat];
 
-	if (!child->report)
-		room->reports++;
-	child->report = true;
+	if (!child->due)
+		server->due++;
+	child->due = true;
 	child->event = (struct ac__template_event){ .seat = seat,
-						    .pid = pid,
-						    .status = status,
-						    .peak_rss = peak_rss };
+						     .pid = pid,
+						     .status = status,
+						     .peak_rss = peak_rss };
 }
 
-static void start_child(struct room *room, uint32_t seat, int lifeline)
+static void start_child(struct server *server, uint32_t seat, int lifeline)
 {
 	char name[16];
 	pid_t pid;
 
 	/* The pool closes already: nobody will miss this one. */
-	if (atomic_load(&room->plan->board->shm->closing)) {
+	if (atomic_load(&server->plan->board->shm->closing)) {
 		ac__sys_close(lifeline);
-		note_report(room, seat, 0, 0, 0);
+		note_report(server, seat, 0, 0, 0);
 		return;
 	}
-	make_name(name, room->plan->name, seat - 1);
-	pid = ac__forkguard_fork(room->plan->guard->group);
+	make_name(name, server->plan->name, seat - 1);
+	pid = ac__forkguard_fork(server->plan->group);
 	if (pid == 0)
-		be_worker(room, seat, lifeline, name);
+		be_worker(server, seat, lifeline, name);
 	ac__sys_close(lifeline);
 	if (pid < 0) {
-		note_report(room, seat, 0, pid, 0);
+		note_report(server, seat, 0, pid, 0);
 		return;
 	}
-	room->children[seat].pid = pid;
-	room->alive++;
+	server->children[seat].pid = pid;
+	server->alive++;
 }
 
-/* While the workers end: a copy of a large owner takes long to tear down. */
-static void prepare_to_leave(struct room *room)
+/* A worker that has closed its end of the lifeline can't be killed through that. Its pid can't be
+ * another process's: this process has not reaped it. */
+static void kill_child(struct server *server, uint32_t seat)
 {
-	const void *keep[] = { room->children, room->plan, room->plan->board,
-			       room->plan->board->arena, NULL };
+	if (server->children[seat].pid)
+		kill(server->children[seat].pid, SIGKILL);
+}
 
-	room->leaving = true;
+/* The template gives its copy of the owner's memory back while the workers end. The kernel takes
+ * long to free a large one, and the owner would wait for that. */
+static void prepare_to_leave(struct server *server)
+{
+	const void *keep[] = { server->children, server->plan,
+			       server->plan->board, server->plan->board->arena, NULL };
+
+	server->leaving = true;
 	ac__sys_shed(keep);
 }
 
+static void obey(struct server *server, const struct order *order, int fd)
+{
+	switch (order->kind) {
+	case ORDER_START:
+		start_child(server, order->seat, fd);
+		return;
+	case ORDER_KILL:
+		kill_child(server, order->seat);
+		break;
+	case ORDER_LEAVE:
+		prepare_to_leave(server);
+		break;
+	}
+	ac__sys_close(fd);
+}
+
 /* False: the owner is gone. */
-static bool take_orders(struct room *room)
+static bool take_orders(struct server *server)
 {
 	struct order order;
 	int fd, r;
 
-	while ((r = ac__sys_receive(room->sock, &order, sizeof order, &fd,
-				    true)) > 0) {
-		if (r != sizeof order || order.seat >= room->seats)
+	while ((r = ac__sys_receive(server->sock, &order, sizeof order, &fd, true)) > 0) {
+		if (r != sizeof order || order.seat >= server->seats)
 			ac__sys_close(fd);
-		else if (order.kind == ORDER_LEAVE)
-			prepare_to_leave(room);
 		else
-			start_child(room, order.seat, fd);
+			obey(server, &order, fd);
 	}
 	return r == -EAGAIN;
 }
 
-static void note_end(struct room *room, pid_t pid, int status, uint64_t peak_rss)
+static uint32_t seat_of(const struct server *server, pid_t pid)
 {
-	for (uint32_t seat = 0; seat < room->seats; seat++)
-		if (room->children[seat].pid == pid) {
-			room->children[seat].pid = 0;
-			room->alive--;
-			note_report(room, seat, pid, status, peak_rss);
-			return;
-		}
+	for (uint32_t seat = 0; seat < server->seats; seat++)
+		if (server->children[seat].pid == pid)
+			return seat;
+	return server->seats;
 }
 
-static void reap(struct room *room)
+/* A child that has ended; 0: none has. It stays to be reaped. */
+static pid_t find_ended(void)
+{
+	siginfo_t end = { 0 };
+
+	return waitid(P_ALL, 0, &end, WEXITED | WNOHANG | WNOWAIT) == 0 ? end.si_pid : 0;
+}
+
+/* The pid is taken out of the table first: from the reaping on it may be another process's. The
+ * worker has written it there, or will never write anything. */
+static void reap(struct server *server)
 {
 	struct rusage usage;
 	int status;
 	pid_t pid;
 
-	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0)
-		note_end(room, pid, status, ac__sys_peak_rss(&usage));
+	while ((pid = find_ended())) {
+		uint32_t seat = seat_of(server, pid);
+
+		if (seat < server->seats)
+			atomic_store(&server->plan->pids[seat], 0);
+		wait4(pid, &status, 0, &usage);
+		if (seat == server->seats)
+			continue;
+		server->children[seat].pid = 0;
+		server->alive--;
+		note_report(server, seat, pid, status, ac__sys_peak_rss(&usage));
+	}
 }
 
-static void send_reports(struct room *room)
+static void send_reports(struct server *server)
 {
-	for (uint32_t seat = 0; room->reports && seat < room->seats; seat++) {
-		struct child *child = &room->children[seat];
+	for (uint32_t seat = 0; server->due && seat < server->seats; seat++) {
+		struct child *child = &server->children[seat];
 
-		if (!child->report)
+		if (!child->due)
 			continue;
-		if (send(room->sock, &child->event, sizeof child->event,
+		if (send(server->sock, &child->event, sizeof child->event,
 			 MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 			return;
-		child->report = false;
-		room->reports--;
+		child->due = false;
+		server->due--;
 	}
 }
 
@@ -219,12 +267,12 @@ static void block_signals(sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, &all, before);
 }
 
-static void sleep_for_news(struct room *room)
+static void sleep_for_news(struct server *server)
 {
-	struct pollfd p = { .fd = room->sock, .events = POLLIN };
+	struct pollfd p = { .fd = server->sock, .events = POLLIN };
 	sigset_t but_chld;
 
-	if (room->reports && !room->leaving)
+	if (server->due && !server->leaving)
 		p.events |= POLLOUT;
 	sigfillset(&but_chld);
 	sigdelset(&but_chld, SIGCHLD);
@@ -253,31 +301,31 @@ static void rehearse(void)
 
 __attribute__((noreturn)) static void
 be_template(const struct ac__template_plan *plan, struct ac__template *template,
-	    struct room *room)
+	    struct server *server)
 {
 	struct sigaction note = { .sa_handler = ignore_signal };
 	char name[16];
 
+	/* What the owner had buffered each worker would write once more. */
 	ac__output_discard();
-	room->plan = plan;
-	room->sock = template->socket.process_end;
+	server->plan = plan;
+	server->sock = template->socket.process_end;
 	template->socket.process_end = -1;
-	sigaction(SIGCHLD, &note, &room->user_chld);
+	sigaction(SIGCHLD, &note, &server->user_chld);
 	plan->let_go(plan->let_go_arg);
 	snprintf(name, sizeof name, "%.14s*", plan->name);
 	ac__sys_name(name);
 	rehearse();
-	while (take_orders(room)) {
-		reap(room);
-		if (room->leaving && !room->alive)
+	while (take_orders(server)) {
+		reap(server);
+		if (server->leaving && !server->alive)
 			_exit(0);
-		if (!room->leaving)
-			send_reports(room);
-		sleep_for_news(room);
+		if (!server->leaving)
+			send_reports(server);
+		sleep_for_news(server);
 	}
-	for (uint32_t seat = 0; seat < room->seats; seat++)
-		if (room->children[seat].pid)
-			kill(room->children[seat].pid, SIGKILL);
+	for (uint32_t seat = 0; seat < server->seats; seat++)
+		kill_child(server, seat);
 	while (wait(NULL) > 0)
 		;
 	_exit(0);
@@ -285,54 +333,68 @@ be_template(const struct ac__template_plan *plan, struct ac__template *template,
 
 /* ---- the owner's side ---- */
 
-int ac__template_open(struct ac__template *template,
-		      const struct ac__template_plan *plan)
+static int start_template(struct ac__template *template, const struct ac__template_plan *plan,
+			  struct server *server)
 {
-	struct room room = { .seats = plan->board->arena->seat_count };
-	int r;
+	int r = ac__socket_open(&template->socket);
 
-	room.children = ac__sys_calloc(room.seats, sizeof *room.children);
-	if (!room.children)
-		return -ENOMEM;
-	r = ac__socket_open(&template->socket);
 	if (r < 0)
-		goto err_children;
-	ac__output_try_flush();
-	block_signals(&room.user_mask);
-	r = ac__forkguard_fork(plan->guard->group);
+		return r;
+	block_signals(&server->user_mask);
+	r = ac__forkguard_fork(plan->group);
 	if (r == 0)
-		be_template(plan, template, &room);
-	pthread_sigmask(SIG_SETMASK, &room.user_mask, NULL);
+		be_template(plan, template, server);
+	pthread_sigmask(SIG_SETMASK, &server->user_mask, NULL);
 	ac__forkguard_close(&template->socket.process_end);
-	if (r > 0) {
-		template->pid = r;
-		r = 0;
-	} else {
+	if (r < 0) {
 		ac__forkguard_close(&template->socket.owner_end);
+		return r;
 	}
-err_children:
-	free(room.children);
+	template->pid = r;
+	ac__forkguard_lock();
+	template->pidfd = ac__sys_pidfd(template->pid);
+	ac__forkguard_unlock();
+	return 0;
+}
+
+int ac__template_open(struct ac__template *template, const struct ac__template_plan *plan)
+{
+	struct server server = { .seats = plan->board->arena->seat_count };
+	int r = -ENOMEM;
+
+	server.children = ac__sys_calloc(server.seats, sizeof *server.children);
+	if (server.children)
+		r = start_template(template, plan, &server);
+	free(server.children);
 	return r;
 }
 
-static int send_order(struct ac__template *template, enum order_kind kind,
-		      unsigned seat, int fd)
+static struct order order_of(enum order_kind kind, unsigned seat)
 {
-	struct order order = { .kind = kind, .seat = seat };
-
-	if (template->socket.owner_end < 0)
-		return -EPIPE;
-	return ac__sys_send(template->socket.owner_end, &order, sizeof order, fd);
+	return (struct order){ .kind = kind, .seat = seat };
 }
 
 int ac__template_start(struct ac__template *template, unsigned seat, int process_end)
 {
-	return send_order(template, ORDER_START, seat, process_end);
+	struct order order = order_of(ORDER_START, seat);
+
+	return ac__sys_send(template->socket.owner_end, &order, sizeof order, process_end);
+}
+
+int ac__template_kill_worker(struct ac__template *template, unsigned seat)
+{
+	struct order order = order_of(ORDER_KILL, seat);
+
+	return ac__sys_send_now(template->socket.owner_end, &order, sizeof order);
 }
 
 int ac__template_leave(struct ac__template *template)
 {
-	return send_order(template, ORDER_LEAVE, 0, -1);
+	struct order order = order_of(ORDER_LEAVE, 0);
+
+	if (template->socket.owner_end < 0)
+		return -EPIPE;
+	return ac__sys_send(template->socket.owner_end, &order, sizeof order, -1);
 }
 
 int ac__template_next(struct ac__template *template, struct ac__template_event *event)
@@ -348,24 +410,57 @@ int ac__template_next(struct ac__template *template, struct ac__template_event *
 	return r == sizeof *event ? 1 : -EPIPE;
 }
 
+static size_t pids_size(uint32_t seats)
+{
+	return seats * sizeof(_Atomic int32_t);
+}
+
+_Atomic int32_t *ac__template_make_pids(uint32_t seats)
+{
+	return ac__sys_share(pids_size(seats));
+}
+
+void ac__template_free_pids(_Atomic int32_t *pids, uint32_t seats)
+{
+	if (pids)
+		ac__sys_unmap((void *)pids, pids_size(seats));
+}
+
 void ac__template_kill(struct ac__template *template)
 {
-	if (template->socket.owner_end >= 0)
+	if (template->socket.owner_end < 0)
+		return;
+	/* By its pid only while nobody has reaped it: the owner's handler for SIGCHLD may have. */
+	if (ac__sys_pidfd_kill(template->pidfd, SIGKILL) < 0 &&
+	    ac__is_living_child(template->pid))
 		kill(template->pid, SIGKILL);
+}
+
+/* False also where the owner's own wait for any child was faster: then nobody knows how it ended. */
+static bool await_exit(const struct ac__template *template)
+{
+	int64_t kill_at = ac__sys_now() + EXIT_NS;
+	uint64_t peak_rss;
+	int status, r;
+
+	while ((r = ac__sys_reap_child(template->pid, template->pidfd, &status, &peak_rss)) == 0) {
+		ac__sys_poll(template->pidfd, ac__sys_now() + NAP_NS);
+		/* It may be stopped. */
+		if (ac__sys_now() > kill_at)
+			ac__sys_kill_child(template->pid, template->pidfd, SIGKILL);
+	}
+	return r == 1 && WIFEXITED(status);
 }
 
 bool ac__template_close(struct ac__template *template)
 {
-	int status = 0;
-	pid_t pid;
+	bool in_order;
 
 	if (template->socket.owner_end < 0)
 		return false;
 	ac__sys_shutdown(template->socket.owner_end);
 	ac__forkguard_close(&template->socket.owner_end);
-	do
-		pid = waitpid(template->pid, &status, 0);
-	while (pid < 0 && errno == EINTR);
-	/* ECHILD: the owner's own wait for any child was faster. */
-	return pid > 0 && WIFEXITED(status);
+	in_order = await_exit(template);
+	ac__forkguard_close(&template->pidfd);
+	return in_order;
 }

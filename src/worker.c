@@ -168,6 +168,9 @@ void ac_worker_close(struct ac_worker *worker)
 	if (!worker)
 		return;
 	ac__lifeline_disarm(&worker->lifeline);
+	/* Before the socket closes, which tells the owner to look. */
+	if (worker->attached && worker->board.arena)
+		atomic_fetch_or(&row_of(worker)->leaving, AC__LEAVING_CLOSED);
 	if (worker->attached)
 		ac__arena_close(&worker->arena);
 	if (worker->adopted)
@@ -317,7 +320,7 @@ int ac_worker_wait(struct ac_worker *worker)
 			return 1;
 		worker->stranded = is_stranded(worker);
 		if (closing || worker->stranded) {
-			atomic_store(&row_of(worker)->leaving, 1);
+			atomic_fetch_or(&row_of(worker)->leaving, AC__LEAVING_TOLD);
 			return 0;
 		}
 		r = sleep_until_rung(worker);
@@ -371,7 +374,7 @@ int ac_worker_take(struct ac_worker *worker, struct ac_call **call)
 		if (task < 0 && interrupted == -EINTR)
 			return -EINTR;
 		if (task < 0) {
-			atomic_store(&row_of(worker)->leaving, 1);
+			atomic_fetch_or(&row_of(worker)->leaving, AC__LEAVING_TOLD);
 			return 0;
 		}
 		if (worker->idle)
@@ -384,7 +387,7 @@ int ac_worker_take(struct ac_worker *worker, struct ac_call **call)
 		/* An earlier task closed the region: this one fails by its worker's end, and may be
 		 * retried. */
 		if (has_to_leave(worker)) {
-			atomic_store(&row_of(worker)->leaving, 1);
+			atomic_fetch_or(&row_of(worker)->leaving, AC__LEAVING_TOLD);
 			return 0;
 		}
 		fail_unrun(worker, r);

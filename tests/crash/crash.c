@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "block.h"
-#include "pool.h"
+#include "engine.h"
 
 #define PIDS 512
 #define EXIT_FAILED 1
@@ -276,7 +276,7 @@ static unsigned count_blocks(struct ac__arena *arena)
 
 void crash_check_blocks(struct ac_pool *pool, unsigned held)
 {
-	struct ac__arena *arena = &pool->room->arena;
+	struct ac__arena *arena = &pool->memory->arena;
 	int64_t end = crash_now() + 2 * SECOND;
 
 	while (count_blocks(arena) != held && crash_now() < end) {

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "crash.h"
-#include "pool.h"
+#include "engine.h"
 #include "worker.h"
 
 #define WORKERS 3

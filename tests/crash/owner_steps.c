@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "crash.h"
-#include "pool.h"
+#include "engine.h"
 #include "sweep.h"
 
 #define WORKERS 2
@@ -72,7 +72,7 @@ TRACE_TASK static int some_item(const void *item, void *result, const void *boun
 /* So that each run begins alike. */
 static void await_sleep(void)
 {
-	struct ac__seat_shm *seats = pool->room->arena.seats;
+	struct ac__seat_shm *seats = pool->memory->arena.seats;
 
 	for (unsigned seat = 1; seat <= WORKERS; seat++)
 		while (atomic_load(&seats[seat].bell.state) != AC__BELL_ASLEEP)

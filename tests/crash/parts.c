@@ -65,7 +65,7 @@ static void *be_mapper(void *arg)
 /* Asleep under an armed bell, with nothing to collect. */
 static bool mapper_sleeps(void)
 {
-	return pool->published && pool->collecting && !ac__done_any(&pool->board) &&
+	return pool->slots.published && pool->sleep.collector && !ac__done_any(&pool->board) &&
 	       atomic_load(&pool->board.shm->owner_bell.state) == AC__BELL_ASLEEP;
 }
 

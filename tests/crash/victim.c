@@ -14,6 +14,7 @@
 
 #include "block.h"
 #include "sweep.h"
+#include "workers_end.h"
 
 #define HANG_NS (10 * SECOND)
 
@@ -29,7 +30,7 @@ static unsigned forced; /* deaths that are none of the sweep's */
 
 static struct ac__seat_shm *row_of(unsigned seat)
 {
-	return &pool->room->arena.seats[seat];
+	return &pool->memory->arena.seats[seat];
 }
 
 /* ---- who comes by the user's own fork ---- */
@@ -81,7 +82,7 @@ static bool is_asleep(unsigned seat)
 	struct ac__seat_shm *row = row_of(seat);
 	pid_t pid = atomic_load(&row->pid);
 
-	return ac__seat_state(&pool->room->arena, seat) == AC__SEAT_READY &&
+	return ac__seat_state(&pool->memory->arena, seat) == AC__SEAT_READY &&
 	       atomic_load(&row->bell.state) == AC__BELL_ASLEEP && pid > 0 &&
 	       crash_state(pid) == 'S';
 }
@@ -170,10 +171,10 @@ static unsigned count_words(enum ac__task_state state, unsigned holder)
 	for (uint32_t i = 0; i < pool->board.task_count; i++) {
 		uint64_t word;
 
-		if (!pool->slots[i].published)
+		if (pool->slots.slots[i].state != AC__SLOT_PUBLISHED)
 			continue;
 		word = atomic_load(&pool->board.tasks[i].word);
-		n += ac__word_gen(word) == pool->slots[i].gen &&
+		n += ac__word_gen(word) == pool->slots.slots[i].gen &&
 		     ac__word_state(word) == state && ac__word_holder(word) == holder;
 	}
 	return n;
@@ -203,9 +204,9 @@ static void hear_of_death(void)
 
 	if (n++ % 2 || plan->birth == VICTIM_ADOPTED)
 		return;
-	CHECK_EQ(ac__sys_poll(pool->template.socket.owner_end,
+	CHECK_EQ(ac__sys_poll(pool->workers.template.socket.owner_end,
 			      ac__sys_deadline(HANG_NS)), 0);
-	ac__crew_attend(pool, AC__TAG_TEMPLATE);
+	ac__workers_note(&pool->workers, AC__TAG_TEMPLATE);
 }
 
 void victim_end(struct trace *trace, bool killed)
@@ -259,7 +260,7 @@ static void check_blocks(void)
 {
 	static unsigned n;
 
-	CHECK_EQ(ac__block_in_use(&pool->room->arena), 0);
+	CHECK_EQ(ac__block_in_use(&pool->memory->arena), 0);
 	if (sweep_full || n++ % 16 == 0)
 		crash_check_blocks(pool, 0);
 }

@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 
 #include "crash.h"
-#include "pool.h"
+#include "engine.h"
 #include "trace.h"
 
 #define SEAT 1

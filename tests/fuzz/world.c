@@ -182,7 +182,7 @@ static void hand_back(unsigned seat)
 	atomic_store(&row_of(seat)->busy_since, 0);
 	worker->task = -1;
 	if (r > 0 && world.pool)
-		ac__fd_ring(&world.pool->bell[1]);
+		ac__fd_ring(&world.pool->sleep.bell[1]);
 	if (r < 0)
 		die(seat);
 }
@@ -283,7 +283,8 @@ static bool step_honestly(unsigned seat)
 
 	if (worker->fd < 0)
 		return false;
-	if (world.pool && world.pool->crew && world.pool->crew[seat].doomed)
+	if (world.pool && world.pool->workers.records &&
+	    world.pool->workers.records[seat].killed)
 		die(seat);
 	else if (!worker->seated)
 		sit_down(seat, 0);

@@ -13,7 +13,7 @@
 #ifndef AC_FUZZ_WORLD_H
 #define AC_FUZZ_WORLD_H
 
-#include "pool.h"
+#include "engine.h"
 
 #define MS INT64_C(1000000)
 #define SECOND (1000 * MS)

@@ -10,7 +10,7 @@
 #include "pool_help.h"
 
 enum { HANDLE_ECHO = 1, HANDLE_PID, HANDLE_NAP, HANDLE_DIE, HANDLE_FAIL, HANDLE_LEAVE,
-       HANDLE_CURRENT, HANDLE_UNITS, HANDLE_CLOSE_ALL };
+       HANDLE_CURRENT, HANDLE_UNITS, HANDLE_CLOSE_ALL, HANDLE_CLOSE_AND_STAY };
 
 #define HANDLER(number) ((ac_call_fn *)(uintptr_t)(number))
 
@@ -84,9 +84,12 @@ static inline int handle(struct ac_call *call)
 		return ac_call_current() != call;
 	case HANDLE_UNITS:
 		return run_units(call);
+	case HANDLE_CLOSE_AND_STAY:
 	case HANDLE_CLOSE_ALL:
 		for (int fd = 3; fd < 1024; fd++)
 			close(fd);
+		if (ac_call_function(call) == HANDLER(HANDLE_CLOSE_AND_STAY))
+			nap(HANG_SECONDS * SECOND);
 		return ac_call_return(call, &pid, sizeof pid);
 	default:
 		return 77;

@@ -57,6 +57,21 @@
 static unsigned help_descriptors;
 static bool help_dirty; /* a failed test has left something that may yet go */
 
+/* ---- threads ---- */
+
+static inline unsigned count_threads(void)
+{
+	char line[128];
+	unsigned n = 0;
+	FILE *file = fopen("/proc/self/status", "r");
+
+	while (file && fgets(line, sizeof line, file))
+		sscanf(line, "Threads: %u", &n);
+	if (file)
+		fclose(file);
+	return n;
+}
+
 /* ---- time ---- */
 
 static inline int64_t now(void)

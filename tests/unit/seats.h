@@ -13,6 +13,21 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+/* The thread sanitizer flushes stdout in _exit, has threads of its own, and does not come with a
+ * library that is loaded: what tests of these things find under it is about the sanitizer. */
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN 1
+#endif
+#endif
+#ifdef UNDER_TSAN
+#define SKIP_UNDER_TSAN() skip()
+#else
+#define SKIP_UNDER_TSAN() ((void)0)
+#endif
+
 /* What a peer runs: 0, or non-zero if the test has failed there. */
 typedef int seat_fn(unsigned seat, void *arg);
 

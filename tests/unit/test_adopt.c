@@ -255,6 +255,8 @@ static void test_adopt_worker_that_closed_its_descriptors(void **state)
 	int status = -1;
 
 	(void)state;
+	if (without_pid)
+		skip(); /* its socket is all that tells of it, and may tell before its result */
 	open_adopting(1, 0, 0);
 	assert_serves();
 	assert_int_equal(ac_pool_call(pool, HANDLER(HANDLE_CLOSE_ALL), NULL, 0, &pid, &len,
@@ -262,6 +264,26 @@ static void test_adopt_worker_that_closed_its_descriptors(void **state)
 	assert_int_equal(pid, seen->pids[0]);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_serves();
+	assert_int_equal(seen->starts, 2);
+}
+
+/* Nothing but its pid reaches it any more, and it must not come back to a seat that has another
+ * process. */
+static void test_adopt_worker_that_closed_its_descriptors_and_stays_is_killed(void **state)
+{
+	struct ac_outcome outcome;
+	int status = -1;
+
+	(void)state;
+	if (without_pid)
+		skip(); /* then nobody can kill it */
+	open_adopting(1, 0, 0);
+	assert_serves();
+	assert_int_equal(ac_pool_call(pool, HANDLER(HANDLE_CLOSE_AND_STAY), NULL, 0, NULL, NULL,
+				      &outcome), AC_EDIED);
+	assert_int_equal(waitpid(seen->pids[0], &status, 0), seen->pids[0]);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	assert_serves();
 	assert_int_equal(seen->starts, 2);
 }
@@ -310,6 +332,7 @@ int main(void)
 		ADOPT_TEST(test_adopt_calls_do_not_look_at_every_worker),
 		ADOPT_TEST(test_adopt_fed_streams_and_units),
 		ADOPT_TEST(test_adopt_worker_that_closed_its_descriptors),
+		ADOPT_TEST(test_adopt_worker_that_closed_its_descriptors_and_stays_is_killed),
 		ADOPT_TEST(test_adopt_refuses_what_can_not_be),
 	};
 

@@ -2,8 +2,6 @@
 /* A user's forks: in the owner, and inside tasks. The child is nobody and harms nobody. */
 #include "pool_help.h"
 
-#include <sys/stat.h>
-
 static struct ac_pool *pool; /* two workers */
 
 static int set_up(void **state)
@@ -136,31 +134,122 @@ static void test_fork_child_that_ends_disturbs_nobody(void **state)
 	}
 }
 
-/* A result that lies in shared memory is the child's own copy of it. */
-static int read_large(void *arg)
+struct large {
+	struct ac_task *task;
+	char *data;	/* its result, as the owner read it before the fork */
+};
+
+/* What the owner had read is the child's own copy. The block may be another task's by the time
+ * the child asks for the result. */
+static int use_large(void *arg)
 {
+	const struct large *large = arg;
 	const void *data;
 	size_t len;
 
-	SEAT_CHECK(ac_task_result(arg, &data, &len) == 0);
-	SEAT_CHECK(len == MB && *(const char *)data == 'r');
-	*(char *)(uintptr_t)data = 'c';
+	SEAT_CHECK(ac_task_result(large->task, &data, &len) == AC_EFORK);
+	SEAT_CHECK(*large->data == 'r');
+	*large->data = 'c';
 	return 0;
 }
 
 static void test_fork_child_writes_to_no_shared_memory(void **state)
 {
 	char *bytes = malloc(MB);
-	struct ac_task *task;
+	struct large large;
 	const void *data;
 
 	(void)state;
 	memset(bytes, 'r', MB);
-	assert_int_equal(ac_pool_submit(pool, &task, echo, bytes, MB, NULL), 0);
-	assert_int_equal(status_of(task), 0);
-	assert_int_equal(seats_in_child(read_large, task, 10), 0);
-	assert_int_equal(ac_task_result(task, &data, NULL), 0);
+	assert_int_equal(ac_pool_submit(pool, &large.task, echo, bytes, MB, NULL), 0);
+	assert_int_equal(status_of(large.task), 0);
+	assert_int_equal(ac_task_result(large.task, &data, NULL), 0);
+	large.data = (char *)(uintptr_t)data;
+	assert_int_equal(seats_in_child(use_large, &large, 10), 0);
+	assert_int_equal(ac_task_result(large.task, &data, NULL), 0);
 	assert_int_equal(*(const char *)data, 'r');
+	ac_task_free(large.task);
+	free(bytes);
+}
+
+struct results {
+	struct ac_task *large, *medium, *small, *failed;
+};
+
+/* Shared memory is used again behind a child's back: only what was copied out can be read. */
+static int read_results(void *arg)
+{
+	const struct results *results = arg;
+	struct ac_outcome outcome;
+	const void *data = NULL;
+	size_t len = 0;
+
+	SEAT_CHECK(ac_task_result(results->large, &data, &len) == AC_EFORK);
+	SEAT_CHECK(!data && !len);
+	SEAT_CHECK(ac_task_result(results->medium, &data, &len) == 0);
+	SEAT_CHECK(len == 10000 && *(const char *)data == 'r');
+	SEAT_CHECK(ac_task_result(results->small, &data, &len) == 0);
+	SEAT_CHECK(len == sizeof(int) && *(const int *)data == 31);
+	SEAT_CHECK(ac_task_result(results->failed, &data, &len) == AC_ETASK);
+	SEAT_CHECK(ac_task_outcome(results->large, &outcome) == 0 && outcome.status == 0);
+	SEAT_CHECK(ac_task_outcome(results->small, &outcome) == 0 && outcome.status == 0);
+	SEAT_CHECK(ac_task_outcome(results->failed, &outcome) == 0 && outcome.value == 5);
+	SEAT_CHECK(ac_task_ready(results->large) == 1 && ac_task_wait(results->large, 0) == 0);
+	ac_task_free(results->large);
+	ac_task_free(results->medium);
+	ac_task_free(results->small);
+	ac_task_free(results->failed);
+	return 0;
+}
+
+static void test_fork_child_reads_only_results_that_were_copied(void **state)
+{
+	char *bytes = malloc(MB);
+	struct results results;
+	const void *data;
+
+	(void)state;
+	memset(bytes, 'r', MB);
+	assert_int_equal(ac_pool_submit(pool, &results.large, echo, bytes, MB, NULL), 0);
+	assert_int_equal(ac_pool_submit(pool, &results.medium, echo, bytes, 10000, NULL), 0);
+	results.small = submit_int(pool, echo, 31);
+	results.failed = submit_int(pool, fail_with, 5);
+	assert_int_equal(status_of(results.large), 0);
+	assert_int_equal(status_of(results.medium), 0);
+	assert_int_equal(status_of(results.small), 0);
+	assert_int_equal(status_of(results.failed), AC_ETASK);
+	assert_int_equal(seats_in_child(read_results, &results, 10), 0);
+	/* The owner's are its own. */
+	assert_int_equal(ac_task_result(results.large, &data, NULL), 0);
+	assert_memory_equal(data, bytes, MB);
+	ac_task_free(results.large);
+	ac_task_free(results.medium);
+	ac_task_free(results.small);
+	ac_task_free(results.failed);
+	free(bytes);
+}
+
+static int read_after_close(void *arg)
+{
+	const void *data;
+
+	SEAT_CHECK(ac_task_result(arg, &data, NULL) == AC_EFORK);
+	ac_task_free(arg);
+	return 0;
+}
+
+/* A handle may outlive its pool; its result is no more the child's for that. */
+static void test_fork_child_reads_no_result_of_a_closed_pool(void **state)
+{
+	struct ac_pool *closed = open_pool(1);
+	char *bytes = calloc(1, MB);
+	struct ac_task *task;
+
+	(void)state;
+	assert_int_equal(ac_pool_submit(closed, &task, echo, bytes, MB, NULL), 0);
+	assert_int_equal(status_of(task), 0);
+	assert_int_equal(ac_pool_close(closed), 0);
+	assert_int_equal(seats_in_child(read_after_close, task, 10), 0);
 	ac_task_free(task);
 	free(bytes);
 }
@@ -362,166 +451,6 @@ static void test_fork_of_workers_prints_nothing_twice(void **state)
 	assert_int_equal(workers, 10);
 }
 
-/* ---- forked while pools open and close ---- */
-
-static unsigned shared_mappings(void)
-{
-	FILE *maps = fopen("/proc/self/maps", "r");
-	char line[512];
-	unsigned n = 0;
-
-	while (maps && fgets(line, sizeof line, maps))
-		n += strstr(line, " rw-s ") && strstr(line, "memfd:allcores");
-	if (maps)
-		fclose(maps);
-	return n;
-}
-
-static void *open_and_close(void *arg)
-{
-	struct ac_pool_opts opts = { .size = sizeof opts, .workers = 1 };
-	atomic_bool *stop = arg;
-	struct ac_pool *own;
-
-	for (unsigned i = seats_scaled(300); i; i--)
-		if (ac_pool_open(&own, &opts) == 0)
-			ac_pool_close(own);
-	atomic_store(stop, true);
-	return NULL;
-}
-
-static int fork_until(atomic_bool *stop)
-{
-	unsigned forks = 0, holders = 0;
-
-	while (!atomic_load(stop)) {
-		int status;
-		pid_t pid = fork();
-
-		if (pid == 0)
-			_exit(seats_descriptors() > help_descriptors || shared_mappings());
-		waitpid(pid, &status, 0);
-		holders += status != 0;
-		forks++;
-	}
-	if (holders)
-		fprintf(stderr, "%u of %u children hold something\n", holders, forks);
-	return holders || !forks;
-}
-
-static void test_fork_child_holds_nothing_of_pools_that_open_or_close(void **state)
-{
-	atomic_bool stop = false;
-	pthread_t thread;
-
-	(void)state;
-#ifdef __SANITIZE_THREAD__
-	skip(); /* it cannot follow a fork from a program with threads */
-#endif
-	assert_int_equal(pthread_create(&thread, NULL, open_and_close, &stop), 0);
-	assert_int_equal(fork_until(&stop), 0);
-	pthread_join(thread, NULL);
-}
-
-/* ---- what is buffered when workers are forked ---- */
-
-/* Of a file that has ten bytes in its buffer, and that no child is to write. */
-static FILE *open_ten_bytes(void)
-{
-	FILE *file = tmpfile();
-
-	if (file)
-		fprintf(file, "ten bytes\n");
-	return file;
-}
-
-static long close_and_count(FILE *file)
-{
-	struct stat s = { 0 };
-
-	fflush(file);
-	fstat(fileno(file), &s);
-	fclose(file);
-	return (long)s.st_size;
-}
-
-static _Atomic int lock_step;
-
-/* Holds the lock of stdout, until it is told to let go. */
-static void *hold_stdout(void *arg)
-{
-	(void)arg;
-	flockfile(stdout);
-	atomic_store(&lock_step, 1);
-	while (atomic_load(&lock_step) == 1)
-		usleep(1000);
-	funlockfile(stdout);
-	return NULL;
-}
-
-/* Holds the lock of stdin, since it waits for input. */
-static void *read_stdin(void *arg)
-{
-	char line[8];
-
-	(void)arg;
-	atomic_store(&lock_step, 1);
-	return fgets(line, sizeof line, stdin);
-}
-
-static pthread_t start_and_wait(void *(*fn)(void *))
-{
-	pthread_t thread;
-
-	atomic_store(&lock_step, 0);
-	if (pthread_create(&thread, NULL, fn, NULL))
-		_exit(99);
-	while (atomic_load(&lock_step) == 0)
-		usleep(1000);
-	usleep(20000);
-	return thread;
-}
-
-/* How much is written by whom, where another thread holds a lock meanwhile. */
-static int open_beside(void *fn)
-{
-	FILE *file = open_ten_bytes(), *out = tmpfile();
-	struct ac_pool *own;
-	int input[2];
-	long written;
-
-	SEAT_CHECK(file && out && pipe(input) == 0);
-	dup2(input[0], 0);
-	dup2(fileno(out), 1);
-	setvbuf(stdout, NULL, _IOFBF, 4096);
-	printf("twelve bytes");
-	start_and_wait(*(void *(**)(void *))fn);
-	SEAT_CHECK(ac_pool_open(&own, NULL) == 0);
-	SEAT_CHECK(ac_pool_call(own, print_a_line, NULL, 0, NULL, NULL, NULL) == 0);
-	SEAT_CHECK(ac_pool_close(own) == 0);
-	SEAT_CHECK(close_and_count(file) == 10);
-	atomic_store(&lock_step, 2);
-	written = close_and_count(stdout);
-	SEAT_CHECK(written == 12 + 14);
-	return 0;
-}
-
-static void test_fork_of_workers_while_stdout_is_locked(void **state)
-{
-	void *(*fn)(void *) = hold_stdout;
-
-	(void)state;
-	assert_int_equal(seats_in_child(open_beside, &fn, 10), 0);
-}
-
-static void test_fork_of_workers_while_stdin_is_read(void **state)
-{
-	void *(*fn)(void *) = read_stdin;
-
-	(void)state;
-	assert_int_equal(seats_in_child(open_beside, &fn, 10), 0);
-}
-
 /* ---- opened at once, and losing the process that forks ---- */
 
 static int tell_family(struct ac_call *call)
@@ -603,15 +532,14 @@ int main(void)
 		FORK_TEST(test_fork_child_of_the_owner_is_refused),
 		FORK_TEST(test_fork_child_that_ends_disturbs_nobody),
 		FORK_TEST(test_fork_child_writes_to_no_shared_memory),
+		FORK_TEST(test_fork_child_reads_only_results_that_were_copied),
+		FORK_TEST(test_fork_child_reads_no_result_of_a_closed_pool),
 		FORK_TEST(test_fork_child_holds_no_descriptors),
-		FORK_TEST(test_fork_child_holds_nothing_of_pools_that_open_or_close),
 		FORK_TEST(test_fork_child_may_open_its_own_pool),
 		FORK_TEST(test_fork_child_keeps_no_worker_alive),
 		FORK_TEST(test_fork_inside_a_call_doubles_nothing),
 		FORK_TEST(test_fork_inside_a_map_doubles_nothing),
 		FORK_TEST(test_fork_of_workers_prints_nothing_twice),
-		FORK_TEST(test_fork_of_workers_while_stdout_is_locked),
-		FORK_TEST(test_fork_of_workers_while_stdin_is_read),
 		FORK_TEST(test_fork_pools_opened_at_once_end_with_their_owner),
 		FORK_TEST(test_fork_worker_lost_with_its_parent_is_replaced),
 	};

@@ -28,6 +28,7 @@
 #include <cmocka.h>
 
 #include "allcores.h"
+#include "seats.h"
 #include "sys.h"
 
 #define MS INT64_C(1000000)
@@ -518,9 +519,11 @@ static void test_process_ends_with_its_starter(void **state)
 static void test_process_ends_with_its_starter_as_process_1(void **state)
 {
 	struct family family = { .fn = spin, .first = true };
-	pid_t pid = start_family(&family);
+	pid_t pid;
 
 	(void)state;
+	SKIP_UNDER_TSAN();
+	pid = start_family(&family);
 	if (family.first)
 		assert_false(is_readable(family.life[0], 20));
 	kill_starter(pid);
@@ -867,9 +870,11 @@ static int start_beside(void *(*fn)(void *))
 
 static void test_process_starts_while_stdout_is_locked(void **state)
 {
-	pid_t pid = fork();
+	pid_t pid;
 
 	(void)state;
+	SKIP_UNDER_TSAN();
+	pid = fork();
 	if (pid == 0)
 		_exit(start_beside(hold_stdout));
 	wait_ok(pid);

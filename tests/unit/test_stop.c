@@ -190,6 +190,22 @@ static void test_stop_close_right_after_open(void **state)
 		assert_int_equal(ac_pool_close(open_pool(1 + i % 4)), 0);
 }
 
+/* Some of its workers were never forked. */
+static void test_stop_shut_right_after_open_is_no_death(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		struct ac_pool *pool = open_pool(16);
+		struct ac_pool_stat stat;
+
+		assert_int_equal(ac_pool_shut(pool), 0);
+		assert_int_equal(ac_pool_join(pool, 20 * SECOND), 0);
+		assert_int_equal(ac_pool_stat(pool, &stat, sizeof stat), 0);
+		assert_int_equal(stat.deaths, 0);
+		assert_int_equal(ac_pool_close(pool), 0);
+	}
+}
+
 static void test_stop_tasks_outlive_their_pool(void **state)
 {
 	struct ac_pool *pool = open_pool(2);
@@ -562,6 +578,7 @@ int main(void)
 		STOP_TEST(test_stop_join_keeps_its_time_limit),
 		STOP_TEST(test_stop_close_finishes_all_work),
 		STOP_TEST(test_stop_close_right_after_open),
+		STOP_TEST(test_stop_shut_right_after_open_is_no_death),
 		STOP_TEST(test_stop_tasks_outlive_their_pool),
 		STOP_TEST(test_stop_terminate_cancels_all_unfinished_work),
 		STOP_TEST(test_stop_terminate_ends_maps),

@@ -13,7 +13,7 @@
 #include <sched.h>
 #include <sys/eventfd.h>
 
-#include "pool.h"
+#include "engine.h"
 #include "worker.h"
 
 #define SEATS 3

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/* Killing worker processes, and letting them leave: see the header. */
+#include "workers_kill.h"
+
+#include <errno.h>
+#include <signal.h>
+
+/* A template that has ended is lost, and ac__workers_next_end kills then by the pidfd. */
+static void kill_by_template(struct ac__workers *workers, unsigned seat)
+{
+	int r = ac__template_kill_worker(&workers->template, seat);
+
+	if (r == -EPIPE || r == -ECONNRESET)
+		workers->template_noted = true;
+}
+
+/* By each way that may reach the process. A byte on its lifeline: the kernel kills that process and no
+ * other, and one that has not armed it yet finds the byte. A worker that has closed its end
+ * is killed by its parent, the template; by its pidfd where the template is lost or the user
+ * started it. */
+void ac__workers_kill(struct ac__workers *workers, unsigned seat)
+{
+	struct ac__worker_record *record = &workers->records[seat];
+
+	if (record->state == AC__RECORD_ABSENT)
+		return;
+	record->killed = true;
+	if (record->pidfd >= 0 && ac__sys_pidfd_kill(record->pidfd, SIGKILL) == 0)
+		return;
+	/* The end of what is sent means the same to the worker, and needs no memory. */
+	if (ac__sys_send_now(record->socket.owner_end, "", 1) < 0)
+		ac__sys_end_sending(record->socket.owner_end);
+	if (ac__workers_has_template(workers))
+		kill_by_template(workers, seat);
+	else if (ac__is_living_child(record->pid))
+		kill(record->pid, SIGKILL);
+}
+
+void ac__workers_kill_all(struct ac__workers *workers)
+{
+	for (unsigned seat = 1; seat <= workers->count; seat++)
+		ac__workers_kill(workers, seat);
+}
+
+void ac__workers_kill_unresponsive(struct ac__workers *workers)
+{
+	for (unsigned seat = 1; seat <= workers->count; seat++) {
+		ac__workers_note_ready(workers, seat);
+		if (workers->records[seat].state == AC__RECORD_READY &&
+		    !(atomic_load(&ac__workers_arena(workers)->seats[seat].leaving) &
+		      AC__LEAVING_TOLD))
+			ac__workers_kill(workers, seat);
+	}
+}
+
+bool ac__workers_only_news_missing(const struct ac__workers *workers)
+{
+	for (unsigned seat = 1; seat <= workers->count; seat++) {
+		const struct ac__worker_record *record = &workers->records[seat];
+
+		if (record->state != AC__RECORD_ABSENT && !record->killed &&
+		    ac__sys_poll(record->socket.owner_end, 0) != 0)
+			return false;
+	}
+	return true;
+}
+
+void ac__workers_dismiss(struct ac__workers *workers)
+{
+	workers->leaving = true;
+	ac__ring_wake_all(workers->board);
+	if (!workers->start && ac__workers_has_template(workers))
+		ac__template_leave(&workers->template);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/* Starting worker processes, by the template or by the user's function: see the header. */
+#include "workers_start.h"
+
+#include <errno.h>
+
+#include "output.h"
+#include "workers_kill.h"
+
+#define RETRY_NS INT64_C(1000000000)
+
+/* The socket pair is there; the process is on its way from here on. */
+static void begin_record(struct ac__workers *workers, unsigned seat)
+{
+	struct ac__worker_record *record = &workers->records[seat];
+
+	record->state = AC__RECORD_STARTING;
+	record->killed = record->orphaned = false;
+	record->pid = 0;
+	record->socket_ended_at = 0;
+	record->ready_by = ac__sys_deadline(workers->ready_ns);
+	record->starts++;
+	workers->starting++;
+	/* Written anew, in case somebody overwrote it: a worker that finds it set leaves as it
+	 * comes. */
+	atomic_store(&workers->board->shm->closing, workers->leaving);
+	ac__seat_invite(ac__workers_arena(workers), seat);
+}
+
+static void undo_record(struct ac__workers *workers, unsigned seat)
+{
+	struct ac__worker_record *record = &workers->records[seat];
+
+	ac__workers_close_record(workers, record);
+	ac__seat_free(ac__workers_arena(workers), seat);
+	record->state = AC__RECORD_ABSENT;
+	workers->starting--;
+}
+
+/* What a template starts, that template reports. */
+static int start_by_template(struct ac__workers *workers, unsigned seat)
+{
+	struct ac__worker_record *record = &workers->records[seat];
+	int r = ac__template_start(&workers->template, seat, record->socket.process_end);
+
+	ac__forkguard_close(&record->socket.process_end);
+	if (r == 0)
+		return AC__START_DONE;
+	undo_record(workers, seat);
+	if (r != -EPIPE && r != -ECONNRESET)
+		return r;
+	/* It has ended. ac__workers_next_end says so; then there will be another one. */
+	workers->start_lost = true;
+	workers->template_noted = true;
+	return AC__START_NONE;
+}
+
+static int begin_by_hook(struct ac__workers *workers, unsigned seat, struct ac__start *start)
+{
+	struct ac__worker_record *record = &workers->records[seat];
+	int r = ac__socket_invite(record->socket.owner_end, seat, &ac__workers_arena(workers)->region.fd,
+				&workers->plan.owner_bell);
+
+	if (r < 0) {
+		undo_record(workers, seat);
+		return r;
+	}
+	/* One step for a child that another thread forks: see ac__workers_let_go. */
+	ac__forkguard_lock();
+	record->starter = pthread_self();
+	record->in_start = true;
+	ac__forkguard_unlock();
+	*start = (struct ac__start){ .seat = seat, .process_end = record->socket.process_end };
+	return AC__START_RUN;
+}
+
+static unsigned find_vacant(const struct ac__workers *workers)
+{
+	for (unsigned seat = 1; seat <= workers->count; seat++)
+		if (!ac__workers_is_present(workers, seat))
+			return seat;
+	return 0;
+}
+
+static int begin_seat(struct ac__workers *workers, struct ac__start *start)
+{
+	unsigned seat = find_vacant(workers);
+	int r = ac__socket_open(&workers->records[seat].socket);
+
+	if (r < 0)
+		return r;
+	begin_record(workers, seat);
+	return workers->start ? begin_by_hook(workers, seat, start) :
+				start_by_template(workers, seat);
+}
+
+int ac__workers_begin_start(struct ac__workers *workers, struct ac__start *start)
+{
+	if (!ac__workers_any_vacant(workers))
+		return AC__START_NONE;
+	if (workers->retry_at != INT64_MAX && workers->retry_at > ac__sys_now())
+		return AC__START_NONE;
+	workers->retry_at = INT64_MAX;
+	/* What the template has sent is read first: it may have ended. */
+	if (workers->template_opening || workers->template_noted)
+		return AC__START_NONE;
+	if (workers->start || ac__workers_has_template(workers))
+		return begin_seat(workers, start);
+	workers->template_opening = true;
+	*start = (struct ac__start){ .seat = 0 };
+	return AC__START_RUN;
+}
+
+void ac__start_run(struct ac__workers *workers, struct ac__start *start)
+{
+	if (start->seat) {
+		start->pid = workers->start(workers->start_arg, start->seat - 1,
+					    start->process_end);
+		return;
+	}
+	/* What the owner has printed goes out once, and by the owner. */
+	ac__output_try_flush();
+	start->error = ac__template_open(&workers->template, &workers->plan);
+}
+
+static int end_template_start(struct ac__workers *workers, int r)
+{
+	workers->template_opening = false;
+	if (r == 0)
+		r = ac__sys_epoll_add(workers->epoll, workers->template.socket.owner_end,
+				      AC__TAG_TEMPLATE, false);
+	if (r < 0)
+		ac__template_close(&workers->template);
+	return r;
+}
+
+/* Both are watched: the process may end, and it may leave its seat and live on. Without pidfds,
+ * or a pid, the end of its socket tells as much. */
+static void watch_user_started(struct ac__workers *workers, unsigned seat)
+{
+	struct ac__worker_record *record = &workers->records[seat];
+	bool watched;
+
+	ac__workers_open_pidfd(record);
+	watched = ac__workers_watch_socket(workers, seat);
+	watched &= ac__workers_watch_pidfd(workers, seat);
+	ac__workers_set_unwatched(workers, record, !watched || (record->pid && record->pidfd < 0));
+}
+
+int ac__workers_end_start(struct ac__workers *workers, const struct ac__start *start)
+{
+	struct ac__worker_record *record = &workers->records[start->seat];
+
+	if (!start->seat)
+		return end_template_start(workers, start->error);
+	record->in_start = false;
+	ac__forkguard_close(&record->socket.process_end);
+	if (start->pid < 0 && ac__seat_withdraw(ac__workers_arena(workers), start->seat)) {
+		undo_record(workers, start->seat);
+		return start->pid;
+	}
+	/* A process that has come although start failed is there, and may have work. */
+	record->pid = AC__MAX(start->pid, 0);
+	watch_user_started(workers, start->seat);
+	if (record->killed)
+		ac__workers_kill(workers, start->seat);
+	return 0;
+}
+
+void ac__workers_retry_later(struct ac__workers *workers)
+{
+	workers->retry_at = ac__sys_now() + RETRY_NS;
+}
+
+/* Starts whose template is gone may never have been forked. */
+bool ac__workers_any_coming(const struct ac__workers *workers)
+{
+	for (unsigned seat = 1; seat <= workers->count; seat++)
+		if (workers->records[seat].state == AC__RECORD_STARTING &&
+		    !workers->records[seat].orphaned)
+			return true;
+	return false;
+}
+
+bool ac__workers_take_got_ready(struct ac__workers *workers)
+{
+	bool any;
+
+	for (unsigned seat = 1; seat <= workers->count; seat++)
+		ac__workers_note_ready(workers, seat);
+	any = workers->any_got_ready;
+	workers->any_got_ready = false;
+	return any;
+}
