@@ -25,7 +25,7 @@
 #define BELL	0		/* cells of memory */
 #define WORK	1		/* results pushed, or entries of the ring */
 #define BIT	2		/* the idle bitmap, of one seat */
-#define ROLE	3		/* 1: somebody spins */
+#define ROLE	3		/* 1: a worker spins */
 
 #ifdef LEAVE
 byte mem[4] = { 0, 0, 0, 1 };

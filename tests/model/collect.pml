@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Collecting handed on: the threads of an owner that wait at the same time,
- * the helper, and workers that end tasks and ring. Stands for src/wait.c (all
- * but event loops and the audit), for the helper of src/helper.c, and for the
+ * the helper, and workers that end tasks and ring. Stands for waiting
+ * (src/wait.c; in src/engine.c and src/sleep.c all but event loops, copies and
+ * the audit), for the helper of src/helper.c, and for the
  * bell's part of ac__done_push (src/ring.c), with a worker's death at any of
  * its steps. Workers never sleep here: that is task.pml. The audit is left out,
- * so nothing may need it. -DNAME seeds a fault, run.sh has the list.
+ * so nothing may need it. What waits for a turn is one queue, and the window
+ * is S slots. -DNAME seeds a fault, run.sh has the list.
  *
  * Deadlock is what is looked for: a thread that sleeps on, a task that stays
  * queued beside an idle worker, a callback never called. Asserted: never two
@@ -76,7 +78,7 @@
 #define ALL	255	/* below: every result is reason to ring */
 #define NONE	254	/* none is */
 #ifndef FEW
-#define FEW	W	/* REFILL_BELOW: fewer than W - 1 would be too late */
+#define FEW	W	/* refill_below: fewer than W - 1 would be too late */
 #endif
 
 /* Shared with the workers. */
@@ -89,13 +91,13 @@ byte bell, ring_below;
 bit bell_pipe;
 
 /* The kernel. */
-bit death;		/* the tag of a death is ready, until attended */
+bit death;		/* the tag of a death is ready, until it is reaped */
 bit killed[W], start[W];
 bit passed;		/* the time limit has */
 
 /* The owner's, under the lock. */
 bit locked;
-bit collecting, until;	/* until: whoever collects will wake at the limit */
+bit collecting, until;	/* until: the collecting thread wakes at the limit */
 byte collector;
 byte sleepers, sleeper[N + 1];	/* the last to come is the first */
 bit woken[N + 1];
@@ -142,7 +144,7 @@ byte naps, deaths, starts;
 #define LOCK	d_step { !locked -> locked = 1 }
 #define UNLOCK	locked = 0
 
-/* ac__helper_below */
+/* ring_below of src/engine.c */
 #define HELPER_BELOW	(callbacks -> ALL : (QUEUE -> FEW : NONE))
 
 /* Within a d_step. */
@@ -156,7 +158,7 @@ inline end(t)
 	fi
 }
 
-/* ac__books_collect */
+/* ac__slots_collect */
 inline collect()
 {
 	d_step {
@@ -172,7 +174,7 @@ inline collect()
 	}
 }
 
-/* ac__books_check_limits */
+/* end_overdue of src/engine.c */
 inline check_limits()
 {
 	d_step {
@@ -194,7 +196,7 @@ inline publish(t)
 	fi
 }
 
-/* ac__books_refill */
+/* ac__slots_refill */
 inline refill()
 {
 	do
@@ -209,7 +211,7 @@ inline refill()
 	od
 }
 
-/* ac__wait_wake_finished */
+/* ac__sleep_wake_finished */
 inline wake_finished()
 {
 	d_step {
@@ -232,7 +234,7 @@ inline wake_finished()
 	}
 }
 
-/* ac__wait_advance */
+/* ac__engine_advance */
 inline advance()
 {
 	collect();
@@ -258,8 +260,9 @@ inline hand_on()
 #endif
 }
 
-/* Where a replacement is started by the user's function the lock is given up. */
-inline start_member()
+/* Where the user's function starts a replacement the lock is released. The code does it in
+ * ac__engine_advance; here it is in next_time, too, just before the thread sleeps. */
+inline start_worker()
 {
 	if
 	:: starts < STARTS -> d_step { starts++; UNLOCK }; LOCK
@@ -267,15 +270,15 @@ inline start_member()
 	fi
 }
 
-/* next_time: what is left of it is whether there is a limit to wake for */
+/* next_time: what is left of it here is whether there is a limit to wake for */
 inline next_time()
 {
 	check_limits();
-	start_member();
+	start_worker();
 	wake_finished()
 }
 
-/* arm_bell: quiet says that sleeping is right */
+/* ac__sleep_arm: quiet says that sleeping is right */
 inline arm_bell(below)
 {
 	quiet = 1;
@@ -297,8 +300,8 @@ inline arm_bell(below)
 	fi
 }
 
-/* ac__wait_changed */
-inline wait_changed()
+/* ac__engine_changed */
+inline changed()
 {
 	if
 	:: collecting ->
@@ -359,7 +362,7 @@ inline sleep_privately(p)
 {
 	d_step { woken[p] = 0; add_sleeper(p) };
 #ifndef NO_CHANGED
-	wait_changed();
+	changed();
 #endif
 	UNLOCK;
 	if
@@ -373,14 +376,14 @@ inline sleep_privately(p)
 #define HELD_BY_DEAD(t)	((state[t] == TAKEN || state[t] == DONE) && \
 	holder[t] < W && killed[holder[t]])
 
-inline attend()
+inline reap_dead()
 {
 	if
 	:: tag_death ->
 		collect();
 		d_step {
 			death = 0;
-			/* The words of the dead: DONE and not pushed, or TAKEN. */
+			/* The words of dead workers: DONE and not pushed, or TAKEN. */
 			do
 			:: x < N && HELD_BY_DEAD(x) ->
 				ring = ring - behind[x]; behind[x] = 0;
@@ -396,7 +399,7 @@ inline attend()
 			od;
 			x = 0
 		};
-		start_member()
+		start_worker()
 	:: !tag_death
 	fi;
 	d_step { tag_death = 0 }
@@ -434,10 +437,10 @@ inline sleep_collecting(p)
 	:: d_step { tag_bell -> bell_pipe = 0; tag_bell = 0 }
 	:: !tag_bell
 	fi;
-	attend()
+	reap_dead()
 }
 
-/* wait_until and wait_once */
+/* wait_for of src/wait.c */
 inline wait(p)
 {
 	do
@@ -447,7 +450,7 @@ inline wait(p)
 		:: OVER(p) || nap -> d_step { hand_on(); nap = 0 }; break
 		:: !OVER(p) && !nap
 		fi;
-		/* look_around */
+		/* ac__engine_spin */
 		if
 		:: !looked -> d_step { looked = 1; UNLOCK }; LOCK
 		:: else ->
@@ -502,10 +505,10 @@ active [N] proctype user()
 			:: else
 			fi
 		};
-		/* ac__task_see_to */
+		/* ac__task_detach */
 		if
 		:: KIND(_pid) == BACK || KIND(_pid) == LIMIT ||
-			KIND(_pid) != CALL && QUEUE -> wait_changed()
+			KIND(_pid) != CALL && QUEUE -> changed()
 		:: else
 		fi;
 		if

@@ -3,10 +3,10 @@
  * Divided work: a worker claims steps of a task's cursor, the owner takes back
  * what nobody has begun by moving the cursor's end, and both may meet a death
  * or a failure. Stands for claim_items, run_items and run_chunk in src/call.c,
- * ac__books_take_back in src/books.c, cut_range, put_back and settle_chunk in
- * src/map.c; with -DUNITS for calls pushed with units: ac_call_next_unit,
- * ac_stream_take_back (src/stream.c), rewrite_task and settle_task
- * (src/task.c). Words and wake-ups are task.pml's: here a piece is given to a
+ * ac__slots_take_back in src/slots.c, ac__cut_take in src/cut.c, put_back and
+ * collect_piece in src/map.c; with -DUNITS for calls pushed with units:
+ * ac_call_next_unit, ac_stream_take_back (src/stream.c), rewrite_task and
+ * collect_piece (src/task.c). Words and wake-ups are task.pml's: here a piece is given to a
  * worker that has none.
  *
  * Asserted: no item is begun twice (but for a retry), none is reported as done
@@ -44,7 +44,7 @@ byte current[W];	/* items that have ended */
 
 bit killed[W], start[W];
 
-/* The owner's books. */
+/* The owner's table. */
 byte first[W], count[W], mine_end[W];
 bit todo[N];		/* never cut, or put back */
 
@@ -212,14 +212,14 @@ inline take_back(w)
 #else
 #define END(w)	mine_end[w]
 #endif
-#ifdef SETTLE_FROM_CURSOR
+#ifdef COLLECT_FROM_CURSOR
 #define PROGRESS(w)	next[w]
 #else
 #define PROGRESS(w)	current[w]
 #endif
 
 /* One call: as a whole done, failed, or tried again. */
-inline settle_call(w)
+inline collect_call(w)
 {
 	if
 	:: word[w] == TAKEN && retries < RETRIES ->
@@ -246,7 +246,7 @@ inline settle_call(w)
 }
 
 /* Items before current are done; if something went wrong it was with that one. */
-inline settle_chunk(w)
+inline collect_chunk(w)
 {
 	i = 0;
 	x = (PROGRESS(w) < END(w) -> PROGRESS(w) : END(w));
@@ -270,9 +270,9 @@ inline settle_chunk(w)
 }
 
 #ifdef UNITS
-#define SETTLE(w)	settle_call(w)
+#define COLLECT(w)	collect_call(w)
 #else
-#define SETTLE(w)	settle_chunk(w)
+#define COLLECT(w)	collect_chunk(w)
 #endif
 
 #define ENDED(w)	(word[w] == DONE || word[w] == FAILED)
@@ -284,9 +284,9 @@ inline settle_chunk(w)
 	:: d_step { !killed[w] && word[w] == NONE && ANY(todo) -> cut(w, N) } \
 	:: d_step { !killed[w] && word[w] == NONE && ANY(todo) -> cut(w, 1) } \
 	:: word[w] != NONE && backs < B -> take_back(w) \
-	:: d_step { !killed[w] && ENDED(w) -> SETTLE(w) } \
+	:: d_step { !killed[w] && ENDED(w) -> COLLECT(w) } \
 	:: d_step { !killed[w] && deaths < D && word[w] != NONE -> killed[w] = 1; deaths++ } \
-	:: d_step { killed[w] && !start[w] -> SETTLE(w); start[w] = 1 }
+	:: d_step { killed[w] && !start[w] -> COLLECT(w); start[w] = 1 }
 
 active proctype owner()
 {

@@ -5,9 +5,9 @@
  * when all have let go, and is taken again. Any of them may die at any step.
  * Stands for give, pass, lease, unlease and reclaim in src/block.c, for
  * hand_over_result in src/call.c, and for steps 2 and 3 of a death in
- * src/crew.c. Free lists are hints and left out: who takes, scans.
+ * src/engine.c. Free lists are hints and left out: a process that takes a block scans.
  *
- * Who leases begins while the block is held (that is for the caller to see
+ * A reader begins to lease while the block is held (that is for the caller to see
  * to); everything may change from there on. The store of a lease's entry has
  * a buffer, as in bell.pml; the rest are swaps, which drain it.
  *
@@ -37,7 +37,7 @@
 
 #define TAKEN	1	/* the task's word */
 #define DONE	2
-#define SETTLED	3
+#define COLLECTED	3
 #define CONDEMNED 4
 
 /* The word; changed in one d_step. */
@@ -47,7 +47,7 @@ byte buffered[R];	/* the same, still on its way to memory */
 byte task = TAKEN;
 
 bit killed[R + 1];
-bit gone[R + 1];	/* left, or buried */
+bit gone[R + 1];	/* left, or reaped */
 byte deaths, turns = 1;
 byte reading[R + 1];	/* ghost: generation + 1 */
 
@@ -255,7 +255,7 @@ inline end_leases(s)
 }
 
 /* Steps 2 and 3 of a death. */
-inline bury(s)
+inline reap(s)
 {
 	if
 	:: s == R && task == DONE -> deliver()
@@ -263,8 +263,8 @@ inline bury(s)
 #ifndef NO_RECLAIM_OF_TASK
 		give(TASK);
 #endif
-		task = SETTLED
-	:: s < R || task == SETTLED
+		task = COLLECTED
+	:: s < R || task == COLLECTED
 	fi;
 	end_leases(s);
 	if
@@ -275,11 +275,11 @@ inline bury(s)
 	gone[s] = 1
 }
 
-/* settle_done: the result is copied, or becomes the owner's and is given later. */
+/* take_result of src/task.c: the result is copied, or becomes the owner's and is given later. */
 inline deliver()
 {
 	assert(HELD_BY(TASK));
-	task = SETTLED;
+	task = COLLECTED;
 	give(TASK)
 }
 
@@ -292,13 +292,13 @@ active proctype owner()
 	do
 	:: task == DONE -> deliver()
 	:: d_step { task == TAKEN && !gone[R] -> task = CONDEMNED }
-	:: KILL(0); bury(0)
+	:: KILL(0); reap(0)
 #if R > 1
-	:: KILL(1); bury(1)
+	:: KILL(1); reap(1)
 #endif
-	:: KILL(R); bury(R)
+	:: KILL(R); reap(R)
 	/* A worker that found its task condemned left; its end is seen like any other. */
-	:: task == CONDEMNED && gone[R] -> bury(R)
+	:: task == CONDEMNED && gone[R] -> reap(R)
 	:: d_step { state == FREE && turns < TURNS -> state = HELD; holder = OWNER; turns++ }
 	:: HELD_BY(OWNER) -> give(OWNER)
 	:: ALL_GONE && !HELD_BY(OWNER) && task != DONE && task != CONDEMNED -> break

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A task that is stopped while it runs, by its time limit or a cancel: its
- * word is condemned, then its worker killed; who waits is answered at once,
+ * word is condemned, then its worker killed; its waiter is answered at once,
  * and the slot is set aside until the process is gone. Stands for
- * ac__books_condemn, stop_overdue, answer and ac__books_bury in src/books.c,
- * ac__task_cancel and settle_task in src/task.c, ac__crew_kill, bury and
- * restart in src/crew.c, the swap in ac__done_push (src/ring.c), and for
+ * ac__slots_condemn, ac__slots_fail and ac__slots_end_seat in src/slots.c,
+ * end_over_limit in src/overdue.c, ac__task_cancel and collect_piece in
+ * src/task.c, ac__workers_kill (src/workers_kill.c), reap and start_missing in
+ * src/engine.c, the swap in ac__done_push (src/ring.c), and for
  * complete and has_to_leave in src/worker.c. The done list is one step with
  * DONE here and sleeping is left out: both are task.pml's.
  *
  * A kill is a byte in the socket of one process: it hits that process, at any
- * later time, whatever it does by then. A process that ended, by a kill, by
+ * later time, whatever it does by then. (So does an order to its parent, which
+ * starts the seat's next process only after it has reaped this one.) A process that ended, by a kill, by
  * itself or of something else, is noticed at any later time.
  *
  * Asserted: a kill costs no task but the one it was meant for; nobody writes
- * to a slot's task but who holds it in its generation; each task is answered
+ * to a slot's task but its holder in that generation; each task is answered
  * once. At the end all are, and all slots are free. -DNAME seeds a fault.
  */
 
@@ -51,8 +53,8 @@ byte payload[S];	/* whose result lies there: a generation + 1 */
 bit byte_sent[W];	/* in the socket of the process that sits there */
 bit ended[W], start[W];
 
-/* The owner's books. */
-byte books[S];		/* generation */
+/* The owner's table. */
+byte expected[S];		/* the slot's generation */
 byte job[S];		/* task + 1; 0: free, or answered already */
 bit published[S];
 byte submitted;
@@ -61,7 +63,7 @@ byte submitted;
 bit answered[T];
 byte doomed[W];		/* what the byte is meant for: slot + 1 */
 byte doomed_gen[W];
-byte has[W], has_gen[W];	/* what the process is at: slot + 1 */
+byte has[W], has_gen[W];	/* what the process runs: slot + 1 */
 byte stops, deaths, retries;
 
 #define IS(i, s, g)	(state[i] == s && gen[i] == g)
@@ -113,7 +115,7 @@ end_dead:	d_step { start[_pid] -> start[_pid] = 0; ended[_pid] = 0 }
 	od
 }
 
-/* Within a d_step, up to bury. */
+/* Within a d_step, up to reap. */
 inline answer(slot)
 {
 	if
@@ -128,7 +130,7 @@ inline answer(slot)
 inline free_slot(slot)
 {
 	published[slot] = 0;
-	books[slot]++;
+	expected[slot]++;
 	job[slot] = 0
 }
 
@@ -136,7 +138,7 @@ inline publish(slot)
 {
 	assert(job[slot]);
 	/* The word is left as it is until now. */
-	gen[slot] = books[slot]; seat[slot] = 0; payload[slot] = 0;
+	gen[slot] = expected[slot]; seat[slot] = 0; payload[slot] = 0;
 	state[slot] = READY;
 	published[slot] = 1
 }
@@ -151,20 +153,20 @@ inline submit(slot)
 /* Reads the seat, condemns, kills: three steps, the lock held. */
 #define STOP(slot) \
 	:: d_step { stops < C && published[slot] && job[slot] && \
-		IS(slot, TAKEN, books[slot]) -> x = seat[slot]; stops++ } \
+		IS(slot, TAKEN, expected[slot]) -> x = seat[slot]; stops++ } \
 		condemn(slot)
 
 inline condemn(slot)
 {
 #ifdef KILL_FIRST
-	d_step { doomed[x] = slot + 1; doomed_gen[x] = books[slot]; byte_sent[x] = 1 };
+	d_step { doomed[x] = slot + 1; doomed_gen[x] = expected[slot]; byte_sent[x] = 1 };
 #endif
 	if
-	:: d_step { IS(slot, TAKEN, books[slot]) && seat[slot] == x ->
+	:: d_step { IS(slot, TAKEN, expected[slot]) && seat[slot] == x ->
 #ifndef KILL_UNCONDEMNED
 		state[slot] = CONDEMNED;
 #endif
-		doomed[x] = slot + 1; doomed_gen[x] = books[slot];
+		doomed[x] = slot + 1; doomed_gen[x] = expected[slot];
 #ifdef JOB_KEPT
 		answered[job[slot] - 1] = 1
 #else
@@ -175,12 +177,12 @@ inline condemn(slot)
 #endif
 		}
 		byte_sent[x] = 1
-	:: !(IS(slot, TAKEN, books[slot]) && seat[slot] == x)
+	:: !(IS(slot, TAKEN, expected[slot]) && seat[slot] == x)
 	fi;
 	x = 0
 }
 
-inline settle(slot)
+inline collect(slot)
 {
 	answer(slot);
 	free_slot(slot)
@@ -192,28 +194,28 @@ inline settle(slot)
 #define JOB_OF(slot)	job[slot]
 #endif
 
-/* The dead held it. */
-inline settle_lost(slot, s)
+/* A dead worker held it. */
+inline end_lost(slot, s)
 {
 	if
-	:: published[slot] && seat[slot] == s && gen[slot] == books[slot] && state[slot] != READY ->
+	:: published[slot] && seat[slot] == s && gen[slot] == expected[slot] && state[slot] != READY ->
 		if
 		:: state[slot] != DONE && JOB_OF(slot) && retries < RETRIES ->
 			retries++;
-			books[slot]++;
+			expected[slot]++;
 			publish(slot)
-		:: else -> settle(slot)
+		:: else -> collect(slot)
 		fi
 	:: else
 	fi
 }
 
-/* Words of the dead change no more; the seat is free only then. */
-inline bury(s)
+/* Words of a dead worker change no more; the seat is free only then. */
+inline reap(s)
 {
-	d_step { settle_lost(0, s)
+	d_step { end_lost(0, s)
 #if S > 1
-		; settle_lost(1, s)
+		; end_lost(1, s)
 #endif
 	};
 	d_step {
@@ -224,7 +226,7 @@ inline bury(s)
 	}
 }
 
-/* The byte hits whatever the process is at by then. */
+/* The byte hits whatever the process does by then. */
 #define HIT(s) \
 	:: d_step { byte_sent[s] && !ended[s] -> \
 		assert(!has[s] || doomed[s] == has[s] && doomed_gen[s] == has_gen[s]); \
@@ -241,15 +243,15 @@ end:	do
 }
 
 #define COLLECT(slot) \
-	:: d_step { published[slot] && IS(slot, DONE, books[slot]) -> \
-		assert(payload[slot] == gen[slot] + 1); settle(slot) }
+	:: d_step { published[slot] && IS(slot, DONE, expected[slot]) -> \
+		assert(payload[slot] == gen[slot] + 1); collect(slot) }
 
 #define SUBMIT(slot) \
 	:: d_step { submitted < T && !published[slot] -> submit(slot) }
 
 #define ATTEND(s) \
 	:: d_step { deaths < D && !ended[s] -> ended[s] = 1; deaths++ } \
-	:: ended[s] && !start[s] -> bury(s)
+	:: ended[s] && !start[s] -> reap(s)
 
 active proctype owner()
 {

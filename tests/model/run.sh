@@ -127,7 +127,7 @@ plan_quick()
 	holds cursor '3 items, 1 death' '-DN=3 -DB=0 -DF=0'
 	holds cursor '3 items, taken back once, 1 failure' '-DN=3 -DB=1 -DD=0'
 	for fault in CLAIM_BLINDLY TAKE_BACK_BLINDLY CURRENT_FIRST END_FORGOTTEN \
-	    SETTLE_FROM_CURSOR; do
+	    COLLECT_FROM_CURSOR; do
 		found cursor $fault "$few" "$wrong"
 	done
 	found cursor LEAST_FORGOTTEN "$few -DUNITS" "$wrong"

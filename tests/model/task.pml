@@ -3,7 +3,8 @@
  * The life of a task and the bells, with a death possible between any two
  * atomic steps of a worker. Stands for src/ring.c as a whole, find_task,
  * await_task and sleep_until_rung of src/worker.c, the sleeping owner of
- * src/wait.c, and the six steps of a death in src/crew.c but for blocks.
+ * src/engine.c and src/sleep.c, and the six steps of a death (reap in
+ * src/engine.c) but for blocks.
  * README.md says what is left out, which steps are
  * merged and why that is sound. -DNAME seeds a fault; run.sh has the list.
  */
@@ -62,8 +63,8 @@ bit bell_pipe;
 bit killed[W];
 bit start[W];		/* a replacement is forked into the seat */
 
-/* The owner's private books, and ghosts for the assertions. */
-byte books[S];		/* generation; the slot's task is unanswered while out */
+/* The owner's private table, and ghosts for the assertions. */
+byte expected[S];		/* generation; the slot's task is unanswered while out */
 bit out[S];
 byte submitted, answered, cancelled, deaths;
 bit gone[W];		/* left, or dead and not replaced */
@@ -182,7 +183,7 @@ active [W] proctype worker()
 	byte h, i, g;		/* the take, and the task held */
 	byte s = NOBODY;	/* the seat being rung */
 	bit spin;
-	bit fresh = 1;		/* was idle: may have eaten a ring meant for others */
+	bit fresh = 1;		/* was idle: may have consumed a ring meant for others */
 
 	do
 	:: {
@@ -199,7 +200,7 @@ take:		if
 		if
 		:: d_step { CLAIMABLE(i, g) ->
 			state[i] = TAKEN; gen[i] = g; seat[i] = _pid;
-			assert(out[i] && g == books[i] && !holds[_pid]);
+			assert(out[i] && g == expected[i] && !holds[_pid]);
 			holds[_pid] = i + 1 }
 		:: d_step { !CLAIMABLE(i, g) -> i = 0; g = 0;
 			THEN
@@ -265,7 +266,7 @@ nothing:	if
 		:: d_step { !spin && !closing && spinner == 0 ->
 			spinner = _pid + 1; spin = 1; fresh = 1 }
 			goto take
-		:: !spin && !closing	/* somebody spins, or it was idle before */
+		:: !spin && !closing	/* a worker spins, or this one was idle before */
 		fi;
 
 		bell[_pid] = ASLEEP;
@@ -298,11 +299,11 @@ left:	skip
 /* Within a d_step: slot x has its one and only answer. */
 inline answer(x)
 {
-	assert(out[x] && gen[x] == books[x]);
+	assert(out[x] && gen[x] == expected[x]);
 	out[x] = 0;
 	state[x] = FREE; seat[x] = 0; next[x] = 0;
-	books[x] = (books[x] + 1) % GENS;
-	gen[x] = books[x];
+	expected[x] = (expected[x] + 1) % GENS;
+	gen[x] = expected[x];
 	answered++
 }
 
@@ -384,7 +385,7 @@ inline replace(d)
 	fi
 }
 
-inline bury(d)
+inline reap(d)
 {
 #ifdef FREE_SEAT_FIRST
 	free_seat(d);
@@ -435,7 +436,7 @@ inline publish()
 		assert(state[x] == FREE);
 		out[x] = 1; submitted++;
 		state[x] = READY;
-		ring_slot[tail % R] = x; ring_gen[tail % R] = books[x];
+		ring_slot[tail % R] = x; ring_gen[tail % R] = expected[x];
 		x = 0;
 		THEN
 		tail++
@@ -481,12 +482,12 @@ active proctype owner()
 #endif
 	:: MAY_CLOSE && !closing -> closing = 1; wake_all()
 	:: list != 0 -> empty_list()
-	:: KILL(0) bury(0)
+	:: KILL(0) reap(0)
 #if W > 1
-	:: KILL(1) bury(1)
+	:: KILL(1) reap(1)
 #endif
 #if W > 2
-	:: KILL(2) bury(2)
+	:: KILL(2) reap(2)
 #endif
 	:: list == 0 && answered < submitted ->
 		owner_bell = ASLEEP;
