@@ -49,6 +49,7 @@ struct child {
 struct server {
 	const struct ac__template_plan *plan;
 	int sock;
+	_Atomic int32_t *pids;	/* the plan's, which the owner's records in this copy give up */
 	struct child *children;	/* by seat */
 	uint32_t seats;
 	uint32_t due;		/* reports to be sent */
@@ -95,8 +96,8 @@ be_worker(struct server *server, unsigned seat, int lifeline, const char *name)
 	const struct ac__template_plan *plan = server->plan;
 	static struct ac_worker worker;
 
-	atomic_store(&plan->pids[seat], getpid());
-	ac__template_free_pids(plan->pids, server->seats);
+	atomic_store(&server->pids[seat], getpid());
+	ac__template_free_pids(server->pids, server->seats);
 	ac__sys_close(server->sock);
 	restore_signals(server);
 	ac__sys_name(name);
@@ -227,7 +228,7 @@ static void reap(struct server *server)
 		uint32_t seat = seat_of(server, pid);
 
 		if (seat < server->seats)
-			atomic_store(&server->plan->pids[seat], 0);
+			atomic_store(&server->pids[seat], 0);
 		wait4(pid, &status, 0, &usage);
 		if (seat == server->seats)
 			continue;
@@ -309,6 +310,7 @@ be_template(const struct ac__template_plan *plan, struct ac__template *template,
 	/* What the owner had buffered each worker would write once more. */
 	ac__output_discard();
 	server->plan = plan;
+	server->pids = plan->pids;
 	server->sock = template->socket.process_end;
 	template->socket.process_end = -1;
 	sigaction(SIGCHLD, &note, &server->user_chld);

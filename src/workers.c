@@ -143,7 +143,11 @@ static bool is_starting_in_this_thread(const struct ac__worker_record *record)
 
 void ac__workers_let_go(struct ac__workers *workers, bool keep_pids)
 {
-	if (!keep_pids)
+	/* Kept by the template, which hands it to no child of a worker's: forgotten here, or such a
+	 * child would unmap what lies in that place by then. */
+	if (keep_pids)
+		workers->plan.pids = NULL;
+	else
 		free_pids(workers);
 	for (unsigned seat = 1; workers->records && seat <= workers->count; seat++) {
 		struct ac__worker_record *record = &workers->records[seat];

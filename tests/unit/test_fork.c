@@ -134,6 +134,44 @@ static void test_fork_child_that_ends_disturbs_nobody(void **state)
 	}
 }
 
+#define PAGES 64
+
+/* Pages that the task maps lie where the library has had some of its own. */
+static int fork_beside_pages(struct ac_call *call)
+{
+	char *pages[PAGES];
+	int status = -1;
+	pid_t pid;
+
+	for (unsigned i = 0; i < PAGES; i++) {
+		pages[i] = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (pages[i] == MAP_FAILED)
+			return 1;
+		*pages[i] = (char)i;
+	}
+	pid = fork();
+	if (pid == 0) {
+		signal(SIGSEGV, SIG_DFL);
+		for (unsigned i = 0; i < PAGES; i++)
+			if (*(volatile char *)pages[i] != (char)i)
+				_exit(1);
+		_exit(0);
+	}
+	waitpid(pid, &status, 0);
+	for (unsigned i = 0; i < PAGES; i++)
+		munmap(pages[i], 4096);
+	return status ? ac_call_fail(call, "the child ended with status %#x", status) : 0;
+}
+
+static void test_fork_child_of_a_task_keeps_the_tasks_memory(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(ac_pool_call(pool, fork_beside_pages, NULL, 0, NULL, NULL, NULL),
+				 0);
+}
+
 struct large {
 	struct ac_task *task;
 	char *data;	/* its result, as the owner read it before the fork */
@@ -531,6 +569,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		FORK_TEST(test_fork_child_of_the_owner_is_refused),
 		FORK_TEST(test_fork_child_that_ends_disturbs_nobody),
+		FORK_TEST(test_fork_child_of_a_task_keeps_the_tasks_memory),
 		FORK_TEST(test_fork_child_writes_to_no_shared_memory),
 		FORK_TEST(test_fork_child_reads_only_results_that_were_copied),
 		FORK_TEST(test_fork_child_reads_no_result_of_a_closed_pool),
