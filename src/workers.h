@@ -36,7 +36,8 @@ struct ac__worker_record {
 	int pidfd;		/* user-started, or its template is lost; -1: none */
 	pid_t pid;		/* the same; 0: not known */
 	bool killed;		/* by the owner */
-	bool orphaned;		/* the template was lost while this worker was starting */
+	bool lost_template;	/* its template is lost: its pidfd and its socket tell of its end */
+	bool orphaned;		/* the same, and that was while it was starting */
 	bool in_start;		/* the user's start function runs for it, without the lock */
 	pthread_t starter;	/* the thread that runs it */
 	bool noted;		/* the epoll says that something happened */
@@ -60,7 +61,7 @@ struct ac__workers {
 	bool template_opening;	/* a thread forks it, without the lock */
 	bool start_lost;	/* it had ended before it could be told to start a worker */
 	bool leaving;		/* workers were told to leave */
-	bool all_gone;		/* the template left in good order */
+	bool all_gone;		/* the template left in good order, and so had its workers */
 	bool any_got_ready;	/* since this was last asked */
 	int64_t poll_at;	/* the unwatched are polled then */
 	int64_t retry_at;	/* vacant seats are filled then; INT64_MAX: at once */

@@ -23,9 +23,6 @@ static void learn_pid(struct ac__workers *workers, unsigned seat)
 {
 	struct ac__worker_record *record = &workers->records[seat];
 
-	/* Of an earlier template's worker it is known already. */
-	if (record->pidfd >= 0)
-		return;
 	record->pid = atomic_load(&workers->plan.pids[seat]);
 	ac__workers_open_pidfd(record);
 	if (record->pidfd >= 0 && ac__sys_poll(record->socket.owner_end, 0) == 0 &&
@@ -38,6 +35,7 @@ static void adopt_orphan(struct ac__workers *workers, unsigned seat)
 	struct ac__worker_record *record = &workers->records[seat];
 	bool watched;
 
+	record->lost_template = true;
 	learn_pid(workers, seat);
 	watched = ac__workers_watch_pidfd(workers, seat);
 	watched &= ac__workers_watch_socket(workers, seat);
@@ -49,19 +47,24 @@ static void adopt_orphan(struct ac__workers *workers, unsigned seat)
 		ac__sys_pidfd_kill(record->pidfd, SIGKILL);
 }
 
-/* Workers go on. */
+/* Workers go on. Where they were told to leave and the template exited in good order, its own
+ * have; those of an earlier template may not have yet. */
 static void lose_template(struct ac__workers *workers, struct ac__worker_end *end)
 {
 	*end = (struct ac__worker_end){ .seat = 0, .starts_lost = workers->start_lost };
 	workers->start_lost = false;
 	ac__sys_epoll_remove(workers->epoll, workers->template.socket.owner_end);
+	if (ac__template_close(&workers->template) && workers->leaving) {
+		workers->all_gone = true;
+		return;
+	}
 	for (unsigned seat = 1; seat <= workers->count; seat++) {
-		if (!ac__workers_is_present(workers, seat))
+		if (!ac__workers_is_present(workers, seat) ||
+		    workers->records[seat].lost_template)
 			continue;
 		adopt_orphan(workers, seat);
 		end->starts_lost |= workers->records[seat].orphaned;
 	}
-	workers->all_gone = ac__template_close(&workers->template) && workers->leaving;
 }
 
 /* ---- ends ---- */
@@ -135,7 +138,8 @@ static bool next_report(struct ac__workers *workers, struct ac__worker_end *end)
 static bool next_gone(struct ac__workers *workers, struct ac__worker_end *end)
 {
 	for (unsigned seat = 1; seat <= workers->count; seat++) {
-		if (!ac__workers_is_present(workers, seat))
+		if (!ac__workers_is_present(workers, seat) ||
+		    workers->records[seat].lost_template)
 			continue;
 		*end = (struct ac__worker_end){ .all_gone = true };
 		end->ending = (struct ac__ending){ .status = AC_EDIED, .exit_code = -1 };
@@ -290,8 +294,8 @@ bool ac__workers_next_end(struct ac__workers *workers, struct ac__worker_end *en
 	if (workers->template_noted && ac__workers_has_template(workers) && next_report(workers, end))
 		return true;
 	workers->template_noted = false;
-	if (workers->all_gone)
-		return next_gone(workers, end);
+	if (workers->all_gone && next_gone(workers, end))
+		return true;
 	if (workers->noted && next_noted(workers, end))
 		return true;
 	return (workers->starting || workers->unwatched) && next_polled(workers, end);

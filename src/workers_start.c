@@ -15,7 +15,7 @@ static void begin_record(struct ac__workers *workers, unsigned seat)
 	struct ac__worker_record *record = &workers->records[seat];
 
 	record->state = AC__RECORD_STARTING;
-	record->killed = record->orphaned = false;
+	record->killed = record->lost_template = record->orphaned = false;
 	record->pid = 0;
 	record->socket_ended_at = 0;
 	record->ready_by = ac__sys_deadline(workers->ready_ns);

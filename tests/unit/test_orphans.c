@@ -150,6 +150,46 @@ static void test_orphans_task_without_descriptors_or_parent_is_terminated(void *
 	ALONE(stop_unreachable, &stop);
 }
 
+/* ---- workers of two parents ---- */
+
+static bool both_idle(struct ac_pool *pool, struct ac_worker_stat stats[2], pid_t but)
+{
+	return ac_pool_workers(pool, stats, 2) == 2 && stats[0].state == AC_WORKER_IDLE &&
+	       stats[1].state == AC_WORKER_IDLE && stats[1].pid != but;
+}
+
+/* The first is an orphan, and slow to leave. The second has another parent, which leaves with it. */
+static int leave_one_after_the_other(void *arg)
+{
+	struct ac_pool *pool = open_alone(2);
+	struct ac_worker_stat stats[2];
+	pid_t second;
+	int r;
+
+	(void)arg;
+	SEAT_CHECK(pool && COMES_TRUE(both_idle(pool, stats, 0), 10));
+	second = stats[1].pid;
+	SEAT_CHECK(kill_parent_of_workers(pool));
+	SEAT_CHECK(kill(second, SIGKILL) == 0);
+	SEAT_CHECK(COMES_TRUE(both_idle(pool, stats, second), 10));
+	seen->worker = stats[0].pid;
+	SEAT_CHECK(kill(seen->worker, SIGSTOP) == 0);
+	SEAT_CHECK(ac_pool_shut(pool) == 0);
+	r = ac_pool_join(pool, SECOND);
+	SEAT_CHECK(is_alive(seen->worker));
+	SEAT_CHECK(r == -ETIMEDOUT);
+	SEAT_CHECK(kill(seen->worker, SIGCONT) == 0);
+	SEAT_CHECK(ac_pool_join(pool, 10 * SECOND) == 0);
+	SEAT_CHECK(!is_alive(seen->worker));
+	return ac_pool_close(pool);
+}
+
+static void test_orphans_are_waited_for_after_the_next_parent_has_left(void **state)
+{
+	(void)state;
+	ALONE(leave_one_after_the_other, NULL);
+}
+
 /* ---- an owner to which orphans come: process 1 of a container, or any subreaper ---- */
 
 /* A child of the user's that stays until it is killed, or until this process ends. */
@@ -402,6 +442,7 @@ int main(void)
 		ORPHANS_TEST(test_orphans_task_without_descriptors_or_parent_is_cancelled),
 		ORPHANS_TEST(test_orphans_task_without_descriptors_or_parent_is_limited),
 		ORPHANS_TEST(test_orphans_task_without_descriptors_or_parent_is_terminated),
+		ORPHANS_TEST(test_orphans_are_waited_for_after_the_next_parent_has_left),
 		ORPHANS_TEST(test_orphans_leave_no_zombies_in_a_subreaper),
 		ORPHANS_TEST(test_orphans_replaced_leave_no_zombies_in_a_subreaper),
 		ORPHANS_TEST(test_orphans_pools_live_with_a_handler_that_reaps),
