@@ -143,8 +143,9 @@ static bool is_starting_in_this_thread(const struct ac__worker_record *record)
 
 void ac__workers_let_go(struct ac__workers *workers, bool keep_pids)
 {
-	/* Kept by the template, which hands it to no child of a worker's: forgotten here, or such a
-	 * child would unmap what lies in that place by then. */
+	/* The template keeps the table, and its workers unmap theirs. So this copy of the records
+	 * forgets the table: else a child that a task forks would unmap that place once more,
+	 * whatever lies there by then. */
 	if (keep_pids)
 		workers->plan.pids = NULL;
 	else
