@@ -532,15 +532,27 @@ void ac__sys_get_name(char name[16])
 	prctl(PR_GET_NAME, name, 0, 0, 0);
 }
 
+/* Not those that the kernel sends to a thread for what the thread itself did: blocked they kill
+ * the process without its handler (faulthandler's), and a user's callback may crash, too. */
+static void block_signals(sigset_t *before)
+{
+	static const int crashes[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+	sigset_t others;
+
+	sigfillset(&others);
+	for (size_t i = 0; i < sizeof crashes / sizeof crashes[0]; i++)
+		sigdelset(&others, crashes[i]);
+	pthread_sigmask(SIG_SETMASK, &others, before);
+}
+
 int ac__sys_thread(pthread_t *thread, void *(*start)(void *), void *arg)
 {
-	sigset_t all, before;
+	sigset_t before;
 	int r;
 
 	RETURN_FAULT(AC__SYS_THREAD);
 	/* The user's handlers belong to the user's threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	block_signals(&before);
 	r = pthread_create(thread, NULL, start, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return -r;

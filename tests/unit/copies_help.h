@@ -2,17 +2,15 @@
 /*
  * Copies that last as long as a test wants, of arguments and results.
  *
- * Most copies last as long as the test wants, on any machine: the caller's memory has a
+ * A copy lasts as long as the test wants, on any machine: the memory that is copied has a
  * page that can not be touched, and the thread that comes there waits in the handler
- * of the signal until the test opens the gate. Where the copy is between the library's own
- * buffers it is of 400 MB, and measured.
+ * of the signal until the test opens the gate.
  */
 #ifndef AC_TEST_COPIES_HELP_H
 #define AC_TEST_COPIES_HELP_H
 
 #include "alone_help.h"
 
-#define LARGE (seats_scaled(400) * MB)
 #define PAGE ((size_t)65536) /* at least a page, on any system */
 #define SIZE (4 * PAGE)
 
@@ -27,15 +25,11 @@ static struct {
 /* ---- a gate in memory ---- */
 
 static struct {
-	char *memory;		/* SIZE bytes; the second part is behind the gate */
+	char *memory;		/* SIZE bytes of the test's own */
+	char *at;		/* the PAGE that can not be touched */
 	_Atomic bool reached, open;
 	_Atomic unsigned passed;
 } gate;
-
-static inline void *gate_at(void)
-{
-	return gate.memory + PAGE;
-}
 
 /* Only what may be called in a handler. */
 static inline void wait_at_gate(int signal, siginfo_t *info, void *context)
@@ -44,7 +38,7 @@ static inline void wait_at_gate(int signal, siginfo_t *info, void *context)
 	char *at = info->si_addr;
 
 	(void)context;
-	if (at < gate.memory + PAGE || at >= gate.memory + 2 * PAGE) {
+	if (at < gate.at || at >= gate.at + PAGE) {
 		struct sigaction dfl = { .sa_handler = SIG_DFL };
 
 		sigaction(signal, &dfl, NULL);
@@ -53,14 +47,16 @@ static inline void wait_at_gate(int signal, siginfo_t *info, void *context)
 	gate.reached = true;
 	while (!gate.open)
 		nanosleep(&t, NULL);
-	mprotect(gate_at(), PAGE, PROT_READ | PROT_WRITE);
+	mprotect(gate.at, PAGE, PROT_READ | PROT_WRITE);
 	gate.passed++;
 }
 
-static inline void shut_gate(void)
+/* memory: SIZE bytes; the gate is the first whole page in it that is not its first byte's. */
+static inline void shut_gate(char *memory)
 {
 	gate.reached = gate.open = false;
-	if (mprotect(gate_at(), PAGE, PROT_NONE) != 0)
+	gate.at = memory + PAGE + (-(uintptr_t)memory & (PAGE - 1));
+	if (mprotect(gate.at, PAGE, PROT_NONE) != 0)
 		abort();
 }
 
@@ -254,7 +250,7 @@ static inline int start_copier(struct copier *copier, int (*copy)(struct copier 
 {
 	memset(copier, 0, sizeof *copier);
 	copier->copy = copy;
-	shut_gate();
+	shut_gate(gate.memory);
 	SEAT_CHECK(pthread_create(&copier->thread, NULL, run_copier, copier) == 0);
 	SEAT_CHECK(COMES_TRUE(gate.reached, 10));
 	return 0;
@@ -287,14 +283,6 @@ static inline int fill_slots(void)
 	for (int i = 0; i < 5000; i++)
 		SEAT_CHECK(ac_pool_submit(pool, NULL, echo, &i, sizeof i, NULL) == 0);
 	return 0;
-}
-
-static inline int touch_large(struct ac_call *call)
-{
-	size_t len;
-	const char *arg = ac_call_arg(call, &len);
-
-	return len != LARGE || arg[0] != 1 || arg[LARGE - 1] != 1;
 }
 
 #endif

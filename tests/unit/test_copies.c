@@ -3,6 +3,8 @@
  * Copies of arguments and results are made without the pool's lock: while one thread copies,
  * calls that never block do not wait for it.
  */
+#include "task.h"
+
 #include "copies_help.h"
 
 /* ---- calls that never block, while another thread copies ---- */
@@ -105,85 +107,36 @@ static void test_copies_of_a_queued_argument_stop_nobody(void **state)
 	RUN(during_queued_submit);
 }
 
-/* ---- 400 MB, from the owner's memory into the region ---- */
+/* ---- from the owner's memory into the region, when the queued task's turn comes ---- */
 
-static int64_t time_of_a_copy(const char *from)
-{
-	char *to = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int64_t start = now();
-
-	if (to == MAP_FAILED)
-		return 0;
-	memcpy(to, from, LARGE);
-	start = now() - start;
-	munmap(to, LARGE);
-	return start;
-}
-
-static void *wait_for_task(void *task)
-{
-	ac_task_wait(task, -1);
-	return NULL;
-}
-
-/* The longest that a look took while the queued argument was written and its task ran. */
-static int64_t longest_look(struct ac_task *task)
-{
-	int64_t longest = 0, start;
-	struct ac_pool_stat stat;
-	pthread_t thread;
-
-	if (pthread_create(&thread, NULL, wait_for_task, task))
-		return INT64_MAX;
-	seen->go = true;
-	do {
-		start = now();
-		ac_pool_stat(pool, &stat, sizeof stat);
-		start = now() - start;
-		longest = start > longest ? start : longest;
-	} while (stat.waiting + stat.running);
-	pthread_join(thread, NULL);
-	return longest;
-}
-
-/* In a new pool, whose memory was not touched before: as slow as the copy that it is
- * compared to. */
-static int look_during_refill(const char *large, int64_t *look)
-{
-	struct ac_task *task;
-
-	SEAT_CHECK(ac_pool_close(pool) == 0);
-	SEAT_CHECK(open_with(2) == 0);
-	seen->go = false;
-	SEAT_CHECK(fill_slots() == 0);
-	SEAT_CHECK(ac_pool_submit(pool, &task, touch_large, large, LARGE, NULL) == 0);
-	*look = longest_look(task);
-	SEAT_CHECK(ac_task_result(task, &(const void *){ NULL }, NULL) == 0);
-	ac_task_free(task);
-	return 0;
-}
-
-/* A machine that is busy may hold a look up once, the lock holds it up each time. */
+/* The library's own thread copies, as soon as the workers go on. */
 static int during_refill(void)
 {
-	char *large = malloc(LARGE);
-	int64_t copy, look = INT64_MAX;
+	struct ac_pool_stat stat;
+	struct ac_task *task;
 
-	SEAT_CHECK(large);
-	memset(large, 1, LARGE);
-	copy = time_of_a_copy(large);
-	SEAT_CHECK(copy > 0);
-	for (int i = 0; i < 4 && look > copy / 4; i++)
-		SEAT_CHECK(look_during_refill(large, &look) == 0);
-	free(large);
-	SEAT_CHECK(look <= copy / 4);
+	SEAT_CHECK(fill_slots() == 0);
+	SEAT_CHECK(ac_pool_submit(pool, &task, check_bytes, gate.memory, SIZE, NULL) == 0);
+	SEAT_CHECK(task->copy);
+	shut_gate(task->copy);
+	seen->go = true;
+	SEAT_CHECK(COMES_TRUE(gate.reached, 10));
+	for (int i = 0; i < 20; i++) {
+		SEAT_CHECK(ac_pool_stat(pool, &stat, sizeof stat) == 0);
+		SEAT_CHECK(ac_pool_submit(pool, NULL, echo, &i, sizeof i, NULL) == 0);
+	}
+	SEAT_CHECK(!gate.passed);
+	gate.open = true;
+	SEAT_CHECK(ac_task_wait(task, 10 * SECOND) == 0);
+	SEAT_CHECK(ac_task_result(task, &(const void *){ NULL }, NULL) == 0);
+	ac_task_free(task);
 	return 0;
 }
 
 static void test_copies_out_of_the_queue_stop_nobody(void **state)
 {
 	(void)state;
-	ALONE_FOR(run_with_pool, &(int (*)(void)){ during_refill }, 45);
+	RUN(during_refill);
 }
 
 int main(void)

@@ -164,6 +164,16 @@ static void test_copies_ends_while_workers_die(void **state)
 	RUN(kill_during_each);
 }
 
+#define LARGE (seats_scaled(400) * MB)
+
+static int touch_large(struct ac_call *call)
+{
+	size_t len;
+	const char *arg = ac_call_arg(call, &len);
+
+	return len != LARGE || arg[0] != 1 || arg[LARGE - 1] != 1;
+}
+
 /* 400 MB wait in the owner's memory. While they are written into a slot by whichever
  * thread has the time, their task is cancelled, or its pool terminated or closed. */
 enum { CANCELS, TERMINATES, CLOSES, WAYS };
