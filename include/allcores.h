@@ -31,6 +31,7 @@
  *	7  single processes
  *	8  processors
  *	9  workers that you start
+ *	10 languages with a runtime of their own
  *
  * What holds everywhere
  * - Functions return 0 (or a count) for success and a negative code for
@@ -146,6 +147,7 @@ struct ac_outcome {
  * thread's calls.
  */
 struct ac_pool;
+struct ac_runtime;
 
 struct ac_pool_opts {
 	size_t size;		/* sizeof(struct ac_pool_opts) */
@@ -184,6 +186,9 @@ struct ac_pool_opts {
 	/* Workers that you start: see section 9. */
 	pid_t (*start)(void *start_arg, unsigned worker, int fd);
 	void *start_arg;
+
+	/* Workers of a language with a runtime of its own: see section 10. Copied. */
+	const struct ac_runtime *runtime;
 };
 
 /* Calls that block return -EINTR when a signal handler ran in their thread. */
@@ -488,6 +493,10 @@ struct ac_pool_stat {
 	uint64_t submitted, waiting, running, done, failed, cancelled;
 	uint64_t deaths;	/* workers that ended unasked; those that the pool killed do not count */
 	uint64_t bytes;		/* shared memory set aside for payloads */
+	/* Threads of the process that forks the workers (the template). More than 1: a library of the
+	 * program's starts threads in each forked child. A worker then may inherit a lock that
+	 * such a thread holds. 0: not known yet, or the workers are not forked by a template. */
+	uint64_t template_threads;
 };
 
 /* 0, or AC_EFORK, -EINVAL. stat_size is sizeof *stat. Never blocks. */
@@ -633,6 +642,62 @@ AC_API void ac_worker_done(struct ac_worker *worker, struct ac_call *call, int v
  * AC_EDIED. A process that lives on must call this: one that only closes its descriptors is killed
  * a moment later, or, where the pool can't kill it (unknown pid, no pidfds), taken for dead. */
 AC_API void ac_worker_close(struct ac_worker *worker);
+
+/* ---- 10. Languages with a runtime of their own ----------------------------- */
+
+/*
+ * An interpreter has to know of a fork, and has its own idea of what a worker does. With
+ * ac_pool_opts.runtime the pool calls these functions. Workers are forked by the template
+ * as in any pool: the template is forked once, in ac_pool_open, and is a copy of the owner
+ * with one thread. The owner forks nothing later. No function of the runtime runs in the template.
+ * Handlers of pthread_atfork do, and so should not start threads (ac_pool_stat.template_threads).
+ *
+ * The library does not flush stdout and stderr in such a pool, neither in the owner nor in its workers.
+ */
+struct ac_runtime {
+	size_t size;		/* sizeof(struct ac_runtime) */
+	void *arg;		/* passed to each function */
+
+	/* Around the template's fork, in the thread that is in ac_pool_open. after_fork runs in the
+	 * owner only: result is a pid, or -errno where the fork failed. May be NULL. */
+	void (*before_fork)(void *arg);
+	void (*after_fork)(void *arg, int result);
+
+	/* Before each start of a worker, in the owner: in any thread, also in the library's. Sets *tag,
+	 * by which the runtime knows this process: another one for each start. Returns 0, or -errno:
+	 * then the start has failed. May be NULL: all tags are 0. */
+	int (*starting)(void *arg, unsigned worker, uint64_t *tag);
+
+	/*
+	 * In the new process, which is the worker of that number. All signals are blocked, and SIGINT
+	 * is not ignored: the function sets handlers and the mask. It calls ac_worker_ready, then
+	 * takes and completes tasks (section 9). It may exit, or return, which is _exit(0).
+	 * worker is not to be closed. The descriptors, the directory and the memory are
+	 * those of the owner in ac_pool_open.
+	 */
+	void (*run)(void *arg, struct ac_worker *worker, unsigned number, uint64_t tag);
+};
+
+/*
+ * The process that was started with that tag for that worker; of pools with a runtime. All may be called by
+ * any thread. -ESRCH: there was never such a process, or another one has been in its place and has ended, too;
+ * -EINVAL, AC_EFORK.
+ */
+/* Its pid, also after its end. Waits until it has been forked, which takes some milliseconds at
+ * most. -EINTR with AC_POOL_INTERRUPTIBLE. While it has not been told to be over (ac_pool_worker_join) no other process
+ * gets this pid. */
+AC_API pid_t ac_pool_worker_pid(struct ac_pool *pool, unsigned worker, uint64_t tag);
+/* Wait for its end: 0 and *outcome (may be NULL): signal or exit_code, pid and peak_rss. Both
+ * signal 0 and exit_code -1: it ended, but how is not known (its template was lost). -ETIMEDOUT,
+ * -EINTR. May be called again, also after ac_pool_join. */
+AC_API int ac_pool_worker_join(struct ac_pool *pool, unsigned worker, uint64_t tag,
+			       int64_t timeout_ns, struct ac_outcome *outcome);
+/* Send it a signal, never to a stranger that got the same pid. 0; -ESRCH also when it has ended;
+ * -EAGAIN: not now, the template has too many orders to read. */
+AC_API int ac_pool_worker_kill(struct ac_pool *pool, unsigned worker, uint64_t tag, int signal);
+/* A descriptor that is readable once it has ended (close-on-exec, the caller's to close), or -errno:
+ * -ENOSYS where the system has no pidfds. Waits like ac_pool_worker_pid. */
+AC_API int ac_pool_worker_fd(struct ac_pool *pool, unsigned worker, uint64_t tag);
 
 #ifdef __cplusplus
 }

@@ -129,8 +129,7 @@ static void reap(struct ac_pool *pool, const struct ac__worker_end *end)
 	ac__block_reclaim(ac__pool_arena(pool), end->seat);			/* 3 */
 	ac__ring_forget_seat(&pool->board, end->seat);				/* 4 */
 	ac__workers_forget(&pool->workers, end->seat);
-	if (!end->all_gone) /* else nobody is left to be rung */
-		ac__ring_wake_all(&pool->board);				/* 5 */
+	ac__ring_wake_all(&pool->board);					/* 5 */
 	judge_end(pool, end, held);
 }
 
@@ -200,11 +199,27 @@ static int start_one(struct ac_pool *pool)
 	return r < 0 ? r : 1;
 }
 
+/* No worker is left, and none can be started. */
+static bool is_abandoned(struct ac_pool *pool)
+{
+	char text[AC_TEXT_SIZE];
+
+	if (!pool->workers.template_lost)
+		return false;
+	if (!ac__workers_all_ended(&pool->workers))
+		return true;
+	snprintf(text, sizeof text, "all workers have ended, and %.150s", pool->workers.template.end);
+	ac__engine_fail(pool, AC_ESTART, text);
+	return true;
+}
+
 static void start_missing(struct ac_pool *pool)
 {
 	int r;
 
 	while (ac__workers_any_vacant(&pool->workers) && wants_workers(pool)) {
+		if (is_abandoned(pool))
+			return;
 		r = start_one(pool);
 		if (r == 0)
 			return;
@@ -226,7 +241,8 @@ int ac__engine_start_all(struct ac_pool *pool)
 
 /* ---- advancing ---- */
 
-/* A pool that loses its template may need another one at once: then all of it goes round again. */
+/* A pool that loses its template starts its workers by the reserve at once: then all of it goes round
+ * again. */
 void ac__engine_advance(struct ac_pool *pool)
 {
 	do {

@@ -15,12 +15,13 @@
 				       sizeof(((struct type *)0)->member) ==  \
 			       sizeof(struct type),                           \
 		       #type " has padding at its end")
-ENDS_WITH(ac_pool_opts, start_arg);
+ENDS_WITH(ac_pool_opts, runtime);
 ENDS_WITH(ac_map_opts, progress_arg);
 ENDS_WITH(ac_submit_opts, flags);
 ENDS_WITH(ac_stream_opts, flags);
 ENDS_WITH(ac_process_opts, reserved);
-ENDS_WITH(ac_pool_stat, bytes);
+ENDS_WITH(ac_pool_stat, template_threads);
+ENDS_WITH(ac_runtime, run);
 ENDS_WITH(ac_trace_event, end_ns);
 
 /* What the whole library takes for granted of the compiler and of libc. */

@@ -55,12 +55,21 @@ static unsigned count_workers(int wanted, int cpus)
 	return cpus > -(int64_t)wanted ? (unsigned)(cpus + wanted) : 1;
 }
 
-static int check_opts(const struct ac_pool_opts *opts)
+/* *runtime is a copy of the user's, which may be of a later version. */
+static int check_opts(struct ac_pool_opts *opts, struct ac_runtime *runtime)
 {
+	int r = 0;
+
 	if (opts->workers >= AC__SEATS_MOST ||
 	    opts->flags & ~AC_POOL_INTERRUPTIBLE || opts->trace > 1u << 20)
 		return -EINVAL;
-	return 0;
+	if (!opts->runtime)
+		return 0;
+	r = ac__opts_copy(runtime, sizeof *runtime, opts->runtime);
+	if (r == 0 && (!runtime->run || opts->init || opts->start))
+		r = -EINVAL;
+	opts->runtime = runtime;
+	return r;
 }
 
 static int open_memory(struct ac_pool *pool, const struct ac_pool_opts *opts, unsigned workers,
@@ -146,8 +155,7 @@ static void init_pool(struct ac_pool *pool, const struct ac_pool_opts *opts)
 	pool->guard.left = leave_in_child;
 	pool->guard.group = pool;
 	ac__callbacks_init(&pool->callbacks);
-	pool->workers.template.socket = (struct ac__socket){ -1, -1 };
-	pool->workers.template.pidfd = -1;
+	ac__template_init(&pool->workers.template);
 	pool->sleep.epoll = pool->sleep.timer = -1;
 	pool->sleep.bell[0] = pool->sleep.bell[1] = AC__FD_NONE;
 }
@@ -155,13 +163,14 @@ static void init_pool(struct ac_pool *pool, const struct ac_pool_opts *opts)
 int ac_pool_open(struct ac_pool **out, const struct ac_pool_opts *user)
 {
 	struct ac_pool_opts opts;
+	struct ac_runtime runtime;
 	struct ac_pool *pool;
 	int r = ac__opts_copy(&opts, sizeof opts, user);
 
 	if (!out)
 		return -EINVAL;
 	if (r == 0)
-		r = check_opts(&opts);
+		r = check_opts(&opts, &runtime);
 	if (r < 0)
 		return r;
 	pool = ac__sys_calloc(1, sizeof *pool);

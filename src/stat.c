@@ -104,6 +104,9 @@ static void fill_stat(struct ac_pool *pool, struct ac_pool_stat *stat)
 	stat->running = AC__MIN(count_running(pool), open);
 	stat->waiting = open - stat->running;
 	stat->bytes = ac__block_bytes(ac__pool_arena(pool));
+	if (pool->workers.plan.pids)
+		stat->template_threads =
+			(uint64_t)atomic_load(&pool->workers.plan.pids[AC__OWNER_SEAT]);
 }
 
 int ac_pool_stat(struct ac_pool *pool, struct ac_pool_stat *out, size_t stat_size)

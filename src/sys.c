@@ -298,7 +298,7 @@ union control {
 	struct cmsghdr header; /* for its alignment */
 };
 
-int ac__sys_send(int sock, const void *data, size_t len, int fd)
+static int send_packet(int sock, const void *data, size_t len, int fd, int flags)
 {
 	union control control = { { 0 } };
 	struct iovec part = { .iov_base = (void *)data, .iov_len = len };
@@ -315,15 +315,19 @@ int ac__sys_send(int sock, const void *data, size_t len, int fd)
 		memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
 	}
 	do
-		r = sendmsg(sock, &message, MSG_NOSIGNAL);
+		r = sendmsg(sock, &message, MSG_NOSIGNAL | flags);
 	while (r < 0 && errno == EINTR);
 	return r < 0 ? -errno : 0;
 }
 
-int ac__sys_send_now(int sock, const void *data, size_t len)
+int ac__sys_send(int sock, const void *data, size_t len, int fd)
 {
-	RETURN_FAULT(AC__SYS_SEND);
-	return send(sock, data, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+	return send_packet(sock, data, len, fd, 0);
+}
+
+int ac__sys_send_now(int sock, const void *data, size_t len, int fd)
+{
+	return send_packet(sock, data, len, fd, MSG_DONTWAIT);
 }
 
 /* Rounded up, the space for one descriptor holds two. */

@@ -125,7 +125,7 @@ int ac__sys_socketpair(int fd[2]);
 /* One packet, with a descriptor beside it or -1. */
 int ac__sys_send(int sock, const void *data, size_t len, int fd);
 /* The same without waiting: a packet that does not fit is -EAGAIN. */
-int ac__sys_send_now(int sock, const void *data, size_t len);
+int ac__sys_send_now(int sock, const void *data, size_t len, int fd);
 /* One packet: its length, 0 at the end; *fd is -1 when none came. Blocks unless nowait. */
 int ac__sys_receive(int sock, void *data, size_t len, int *fd, bool nowait);
 /* The peer sees the end, also where another process holds a copy of sock. */

@@ -4,9 +4,12 @@
  * socket and for the ends of its children (SIGCHLD is let in only while it sleeps). Reports
  * wait in a table until the socket takes them, so owner and template never wait for each other.
  *
- * A kill order and the start of the seat's next worker come through the same socket, and the owner
- * orders that start only after it has read the report of the end. So a kill order never finds
+ * A signal and the start of the seat's next worker are ordered through the same socket, and the owner
+ * orders that start only after it has read the report of the end. So a signal never finds
  * another worker in the seat than the one that it was meant for.
+ *
+ * A worker that has ended stays a zombie until the owner has read the report. So the pid that
+ * the owner knows is that worker's, or nobody's, for as long as the owner takes the worker for alive.
  */
 #define _GNU_SOURCE
 #include "template.h"
@@ -30,17 +33,19 @@
 #define NAP_NS INT64_C(1000000)
 #define EXIT_NS (INT64_C(5) * 1000000000)
 
-/* LEAVE: the workers were told to leave; exit with the last, and report nothing. */
-enum order_kind { ORDER_START, ORDER_KILL, ORDER_LEAVE };
+/* LEAVE: the workers were told to leave; exit once all are reaped. */
+enum order_kind { ORDER_START, ORDER_SIGNAL, ORDER_REAP, ORDER_LEAVE };
 
 struct order {
 	uint32_t kind;
 	uint32_t seat;
+	uint64_t value;	/* START: the worker's tag; SIGNAL: which */
 };
 
 /* One for each seat. */
 struct child {
 	pid_t pid;	/* 0: none */
+	bool ended;	/* a zombie */
 	bool due;	/* event is to be sent */
 	struct ac__template_event event;
 };
@@ -53,7 +58,10 @@ struct server {
 	struct child *children;	/* by seat */
 	uint32_t seats;
 	uint32_t due;		/* reports to be sent */
-	uint32_t alive;
+	uint32_t alive;		/* and zombies */
+	pid_t reserve;		/* 0: none */
+	int offer;		/* the owner's end of its socket, to be sent; -1: none, or sent */
+	bool has_started;	/* a worker: so the owner does not wait for the first one any more */
 	bool leaving;
 	sigset_t user_mask;	/* as it was in the owner */
 	struct sigaction user_chld;
@@ -66,6 +74,9 @@ static void restore_signals(const struct server *server)
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 
 	sigaction(SIGCHLD, &server->user_chld, NULL);
+	/* A runtime has handlers of its own, and must not be interrupted before it knows of the fork. */
+	if (server->plan->runtime)
+		return;
 	/* What Ctrl-C means is the owner's to decide. */
 	sigaction(SIGINT, &ignore, NULL);
 	sigprocmask(SIG_SETMASK, &server->user_mask, NULL);
@@ -91,19 +102,26 @@ static int run_init(const struct ac__template_plan *plan, struct ac_worker *work
 }
 
 __attribute__((noreturn)) static void
-be_worker(struct server *server, unsigned seat, int lifeline, const char *name)
+be_worker(struct server *server, unsigned seat, uint64_t tag, int lifeline, const char *name)
 {
 	const struct ac__template_plan *plan = server->plan;
+	const struct ac_runtime *runtime = plan->runtime;
 	static struct ac_worker worker;
 
 	atomic_store(&server->pids[seat], getpid());
 	ac__template_free_pids(server->pids, server->seats);
 	ac__sys_close(server->sock);
+	ac__sys_close(server->offer);
 	restore_signals(server);
 	ac__sys_name(name);
 	if (ac__worker_sit(&worker, plan->board, seat, lifeline,
 			   &plan->owner_bell, name) < 0)
 		_exit(127);
+	if (runtime) {
+		runtime->run(runtime->arg, &worker, seat - 1, tag);
+		_exit(0);
+	}
+	worker.flushes = true;
 	if (run_init(plan, &worker) == 0)
 		ac__worker_serve(&worker);
 	ac__output_flush();
@@ -126,11 +144,28 @@ static void note_report(struct server *server, uint32_t seat, pid_t pid, int sta
 						     .peak_rss = peak_rss };
 }
 
-static void start_child(struct server *server, uint32_t seat, int lifeline)
+/* Only now may the pid be another process's. The worker has written it into the table, or will never
+ * write anything. */
+static void reap_child(struct server *server, uint32_t seat)
+{
+	struct child *child = &server->children[seat];
+
+	if (!child->ended)
+		return;
+	atomic_store(&server->pids[seat], 0);
+	waitpid(child->pid, NULL, 0);
+	child->pid = 0;
+	child->ended = false;
+	server->alive--;
+}
+
+static void start_child(struct server *server, uint32_t seat, uint64_t tag, int lifeline)
 {
 	char name[16];
 	pid_t pid;
 
+	reap_child(server, seat);
+	server->has_started = true;
 	/* The pool closes already: nobody will miss this one. */
 	if (atomic_load(&server->plan->board->shm->closing)) {
 		ac__sys_close(lifeline);
@@ -140,7 +175,7 @@ static void start_child(struct server *server, uint32_t seat, int lifeline)
 	make_name(name, server->plan->name, seat - 1);
 	pid = ac__forkguard_fork(server->plan->group);
 	if (pid == 0)
-		be_worker(server, seat, lifeline, name);
+		be_worker(server, seat, tag, lifeline, name);
 	ac__sys_close(lifeline);
 	if (pid < 0) {
 		note_report(server, seat, 0, pid, 0);
@@ -152,10 +187,19 @@ static void start_child(struct server *server, uint32_t seat, int lifeline)
 
 /* A worker that has closed its end of the lifeline can't be killed through that. Its pid can't be
  * another process's: this process has not reaped it. */
-static void kill_child(struct server *server, uint32_t seat)
+static void signal_child(struct server *server, uint32_t seat, int signal)
 {
-	if (server->children[seat].pid)
-		kill(server->children[seat].pid, SIGKILL);
+	if (server->children[seat].pid && !server->children[seat].ended)
+		kill(server->children[seat].pid, signal);
+}
+
+static void kill_reserve(struct server *server)
+{
+	if (!server->reserve)
+		return;
+	kill(server->reserve, SIGKILL);
+	waitpid(server->reserve, NULL, 0);
+	server->reserve = 0;
 }
 
 /* The template gives its copy of the owner's memory back while the workers end. The kernel takes
@@ -166,6 +210,7 @@ static void prepare_to_leave(struct server *server)
 			       server->plan->board, server->plan->board->arena, NULL };
 
 	server->leaving = true;
+	kill_reserve(server);
 	ac__sys_shed(keep);
 }
 
@@ -173,10 +218,13 @@ static void obey(struct server *server, const struct order *order, int fd)
 {
 	switch (order->kind) {
 	case ORDER_START:
-		start_child(server, order->seat, fd);
+		start_child(server, order->seat, order->value, fd);
 		return;
-	case ORDER_KILL:
-		kill_child(server, order->seat);
+	case ORDER_SIGNAL:
+		signal_child(server, order->seat, (int)order->value);
+		break;
+	case ORDER_REAP:
+		reap_child(server, order->seat);
 		break;
 	case ORDER_LEAVE:
 		prepare_to_leave(server);
@@ -197,7 +245,7 @@ static bool take_orders(struct server *server)
 		else
 			obey(server, &order, fd);
 	}
-	return r == -EAGAIN;
+	return r < 0 && r != -ECONNRESET; /* else there is nothing now, or no memory for it */
 }
 
 static uint32_t seat_of(const struct server *server, pid_t pid)
@@ -216,26 +264,47 @@ static pid_t find_ended(void)
 	return waitid(P_ALL, 0, &end, WEXITED | WNOHANG | WNOWAIT) == 0 ? end.si_pid : 0;
 }
 
-/* The pid is taken out of the table first: from the reaping on it may be another process's. The
- * worker has written it there, or will never write anything. */
-static void reap(struct server *server)
+static void look_at_child(struct server *server, uint32_t seat)
 {
-	struct rusage usage;
+	struct child *child = &server->children[seat];
+	uint64_t peak_rss;
 	int status;
+
+	if (!child->pid || child->ended ||
+	    ac__sys_peek_child(child->pid, -1, &status, &peak_rss) != 1)
+		return;
+	child->ended = true;
+	note_report(server, seat, child->pid, status, peak_rss);
+}
+
+static void lose_reserve(struct server *server)
+{
+	server->reserve = 0;
+	server->has_started = true; /* and another one is made */
+	ac__sys_close(server->offer);
+	server->offer = -1;
+}
+
+/* The kernel names one zombie. While that one waits for the owner it hides all others. */
+static void note_ends(struct server *server)
+{
 	pid_t pid;
 
 	while ((pid = find_ended())) {
 		uint32_t seat = seat_of(server, pid);
 
-		if (seat < server->seats)
-			atomic_store(&server->pids[seat], 0);
-		wait4(pid, &status, 0, &usage);
-		if (seat == server->seats)
+		if (seat == server->seats) {
+			waitpid(pid, NULL, 0);
+			if (pid == server->reserve)
+				lose_reserve(server);
 			continue;
-		server->children[seat].pid = 0;
-		server->alive--;
-		note_report(server, seat, pid, status, ac__sys_peak_rss(&usage));
+		}
+		if (server->children[seat].ended)
+			break;
+		look_at_child(server, seat);
 	}
+	for (uint32_t seat = 0; pid && seat < server->seats; seat++)
+		look_at_child(server, seat);
 }
 
 static void send_reports(struct server *server)
@@ -245,13 +314,63 @@ static void send_reports(struct server *server)
 
 		if (!child->due)
 			continue;
-		if (send(server->sock, &child->event, sizeof child->event,
-			 MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		if (ac__sys_send_now(server->sock, &child->event, sizeof child->event, -1) < 0)
 			return;
 		child->due = false;
 		server->due--;
 	}
 }
+
+/* ---- the reserve ---- */
+
+/* In the reserve: the workers so far are not its children. */
+static void be_reserve(struct server *server, struct ac__socket *socket)
+{
+	ac__sys_close(server->sock);
+	ac__sys_close(socket->owner_end);
+	server->sock = socket->process_end;
+	memset(server->children, 0, server->seats * sizeof *server->children);
+	server->due = server->alive = 0;
+	server->has_started = false;
+}
+
+/* Not before the owner has its first worker, which would wait. Without memory for it there is none
+ * until the next worker is started. */
+static void make_reserve(struct server *server)
+{
+	struct ac__socket socket;
+	pid_t pid;
+
+	server->has_started = false;
+	if (ac__socket_open(&socket) < 0)
+		return;
+	pid = ac__forkguard_fork(server->plan->group);
+	if (pid == 0) {
+		be_reserve(server, &socket);
+		return;
+	}
+	ac__sys_close(socket.process_end);
+	if (pid < 0) {
+		ac__sys_close(socket.owner_end);
+		return;
+	}
+	server->reserve = pid;
+	server->offer = socket.owner_end;
+}
+
+/* Send the owner its end. A reserve that has ended meanwhile closed the other one, as the owner will see. */
+static void offer_reserve(struct server *server)
+{
+	struct ac__template_event event = { .seat = AC__OWNER_SEAT, .pid = server->reserve };
+
+	if (server->offer < 0 ||
+	    ac__sys_send_now(server->sock, &event, sizeof event, server->offer) == -EAGAIN)
+		return;
+	ac__sys_close(server->offer);
+	server->offer = -1;
+}
+
+/* ---- the template's loop ---- */
 
 static void ignore_signal(int signal)
 {
@@ -273,7 +392,7 @@ static void sleep_for_news(struct server *server)
 	struct pollfd p = { .fd = server->sock, .events = POLLIN };
 	sigset_t but_chld;
 
-	if (server->due && !server->leaving)
+	if (server->due || server->offer >= 0)
 		p.events |= POLLOUT;
 	sigfillset(&but_chld);
 	sigdelset(&but_chld, SIGCHLD);
@@ -300,6 +419,34 @@ static void rehearse(void)
 	ac__output_try_flush();
 }
 
+/* Handlers of other libraries (pthread_atfork) run in the template, and some start threads. */
+static int count_threads(void)
+{
+	FILE *file = ac__sys_open_file("/proc/self/status");
+	char line[256];
+	int n = 0;
+
+	while (file && !n && fgets(line, sizeof line, file))
+		sscanf(line, "Threads: %d", &n);
+	if (file)
+		fclose(file);
+	return n;
+}
+
+static void serve(struct server *server)
+{
+	while (take_orders(server)) {
+		note_ends(server);
+		if (server->leaving && !server->alive && !server->due)
+			_exit(0);
+		if (server->has_started && !server->reserve && !server->leaving)
+			make_reserve(server);
+		send_reports(server);
+		offer_reserve(server);
+		sleep_for_news(server);
+	}
+}
+
 __attribute__((noreturn)) static void
 be_template(const struct ac__template_plan *plan, struct ac__template *template,
 	    struct server *server)
@@ -311,23 +458,18 @@ be_template(const struct ac__template_plan *plan, struct ac__template *template,
 	ac__output_discard();
 	server->plan = plan;
 	server->pids = plan->pids;
-	server->sock = template->socket.process_end;
-	template->socket.process_end = -1;
+	server->sock = template->process_end;
+	template->process_end = -1;
 	sigaction(SIGCHLD, &note, &server->user_chld);
 	plan->let_go(plan->let_go_arg);
 	snprintf(name, sizeof name, "%.14s*", plan->name);
 	ac__sys_name(name);
 	rehearse();
-	while (take_orders(server)) {
-		reap(server);
-		if (server->leaving && !server->alive)
-			_exit(0);
-		if (!server->leaving)
-			send_reports(server);
-		sleep_for_news(server);
-	}
+	atomic_store(&server->pids[AC__OWNER_SEAT], count_threads());
+	serve(server);
+	kill_reserve(server);
 	for (uint32_t seat = 0; seat < server->seats; seat++)
-		kill_child(server, seat);
+		signal_child(server, seat, SIGKILL);
 	while (wait(NULL) > 0)
 		;
 	_exit(0);
@@ -335,33 +477,79 @@ be_template(const struct ac__template_plan *plan, struct ac__template *template,
 
 /* ---- the owner's side ---- */
 
-static int start_template(struct ac__template *template, const struct ac__template_plan *plan,
-			  struct server *server)
-{
-	int r = ac__socket_open(&template->socket);
+static const struct ac__template_process none = { .socket = -1, .pidfd = -1 };
 
-	if (r < 0)
-		return r;
+void ac__template_init(struct ac__template *template)
+{
+	*template = (struct ac__template){ .now = none, .reserve = none, .process_end = -1 };
+}
+
+void ac__template_let_go(struct ac__template *template)
+{
+	ac__forkguard_drop(&template->process_end);
+	ac__forkguard_drop(&template->now.socket);
+	ac__forkguard_drop(&template->now.pidfd);
+	ac__forkguard_drop(&template->reserve.socket);
+	ac__forkguard_drop(&template->reserve.pidfd);
+}
+
+static int open_socket(struct ac__template *template)
+{
+	struct ac__socket socket;
+	int r;
+
+	ac__forkguard_lock();
+	r = ac__socket_open(&socket);
+	if (r == 0) {
+		template->now.socket = socket.owner_end;
+		template->process_end = socket.process_end;
+	}
+	ac__forkguard_unlock();
+	return r;
+}
+
+static int fork_template(struct ac__template *template, const struct ac__template_plan *plan,
+			 struct server *server)
+{
+	const struct ac_runtime *runtime = plan->runtime;
+	int r;
+
+	if (runtime && runtime->before_fork)
+		runtime->before_fork(runtime->arg);
 	block_signals(&server->user_mask);
 	r = ac__forkguard_fork(plan->group);
 	if (r == 0)
 		be_template(plan, template, server);
 	pthread_sigmask(SIG_SETMASK, &server->user_mask, NULL);
-	ac__forkguard_close(&template->socket.process_end);
+	if (runtime && runtime->after_fork)
+		runtime->after_fork(runtime->arg, r);
+	return r;
+}
+
+static int start_template(struct ac__template *template, const struct ac__template_plan *plan,
+			  struct server *server)
+{
+	int r = open_socket(template);
+
+	if (r < 0)
+		return r;
+	r = fork_template(template, plan, server);
+	ac__forkguard_close(&template->process_end);
 	if (r < 0) {
-		ac__forkguard_close(&template->socket.owner_end);
+		ac__forkguard_close(&template->now.socket);
 		return r;
 	}
-	template->pid = r;
+	template->now.pid = r;
+	template->now.is_child = true;
 	ac__forkguard_lock();
-	template->pidfd = ac__sys_pidfd(template->pid);
+	template->now.pidfd = ac__sys_pidfd(template->now.pid);
 	ac__forkguard_unlock();
 	return 0;
 }
 
 int ac__template_open(struct ac__template *template, const struct ac__template_plan *plan)
 {
-	struct server server = { .seats = plan->board->arena->seat_count };
+	struct server server = { .seats = plan->board->arena->seat_count, .offer = -1 };
 	int r = -ENOMEM;
 
 	server.children = ac__sys_calloc(server.seats, sizeof *server.children);
@@ -371,45 +559,88 @@ int ac__template_open(struct ac__template *template, const struct ac__template_p
 	return r;
 }
 
-static struct order order_of(enum order_kind kind, unsigned seat)
+static struct order order_of(enum order_kind kind, unsigned seat, uint64_t value)
 {
-	return (struct order){ .kind = kind, .seat = seat };
+	return (struct order){ .kind = kind, .seat = seat, .value = value };
 }
 
-int ac__template_start(struct ac__template *template, unsigned seat, int process_end)
+int ac__template_start(struct ac__template *template, unsigned seat, uint64_t tag,
+		       int process_end)
 {
-	struct order order = order_of(ORDER_START, seat);
+	struct order order = order_of(ORDER_START, seat, tag);
 
-	return ac__sys_send(template->socket.owner_end, &order, sizeof order, process_end);
+	return ac__sys_send(template->now.socket, &order, sizeof order, process_end);
 }
 
-int ac__template_kill_worker(struct ac__template *template, unsigned seat)
+int ac__template_signal_worker(struct ac__template *template, unsigned seat, int signal)
 {
-	struct order order = order_of(ORDER_KILL, seat);
+	struct order order = order_of(ORDER_SIGNAL, seat, (uint64_t)signal);
 
-	return ac__sys_send_now(template->socket.owner_end, &order, sizeof order);
+	return ac__sys_send_now(template->now.socket, &order, sizeof order, -1);
+}
+
+int ac__template_reap_worker(struct ac__template *template, unsigned seat)
+{
+	struct order order = order_of(ORDER_REAP, seat, 0);
+
+	return ac__sys_send_now(template->now.socket, &order, sizeof order, -1);
 }
 
 int ac__template_leave(struct ac__template *template)
 {
-	struct order order = order_of(ORDER_LEAVE, 0);
+	struct order order = order_of(ORDER_LEAVE, 0, 0);
 
-	if (template->socket.owner_end < 0)
+	if (!ac__template_is_open(template))
 		return -EPIPE;
-	return ac__sys_send(template->socket.owner_end, &order, sizeof order, -1);
+	return ac__sys_send(template->now.socket, &order, sizeof order, -1);
+}
+
+static void close_process(struct ac__template_process *process)
+{
+	ac__forkguard_close(&process->socket);
+	ac__forkguard_close(&process->pidfd);
+}
+
+/* One that ended before its pidfd was open may have been reaped, and the pid be another process's: then
+ * the other end of its socket is closed. */
+static void note_reserve(struct ac__template *template, pid_t pid, int *socket)
+{
+	struct ac__template_process *reserve = &template->reserve;
+
+	close_process(reserve);
+	ac__forkguard_lock();
+	reserve->socket = *socket;
+	*socket = -1;
+	reserve->pid = pid;
+	reserve->pidfd = ac__sys_pidfd(pid);
+	ac__forkguard_unlock();
+	if (ac__sys_poll(reserve->socket, 0) == 0)
+		close_process(reserve);
 }
 
 int ac__template_next(struct ac__template *template, struct ac__template_event *event)
 {
 	int fd, r;
 
-	if (template->socket.owner_end < 0)
-		return -EPIPE;
-	r = ac__sys_receive(template->socket.owner_end, event, sizeof *event, &fd, true);
-	ac__sys_close(fd);
-	if (r == -EAGAIN)
-		return 0;
-	return r == sizeof *event ? 1 : -EPIPE;
+	for (;;) {
+		if (!ac__template_is_open(template))
+			return -EPIPE;
+		ac__forkguard_lock();
+		r = ac__sys_receive(template->now.socket, event, sizeof *event, &fd, true);
+		if (r == sizeof *event && event->seat == AC__OWNER_SEAT && fd >= 0)
+			note_reserve(template, event->pid, &fd);
+		ac__forkguard_drop(&fd);
+		ac__forkguard_unlock();
+		if (r == -EAGAIN)
+			return 0;
+		/* The template left orders unread. The kernel says so once, before what it sent. */
+		if (r == -ECONNRESET)
+			continue;
+		if (r != sizeof *event)
+			return -EPIPE;
+		if (event->seat != AC__OWNER_SEAT)
+			return 1;
+	}
 }
 
 static size_t pids_size(uint32_t seats)
@@ -428,41 +659,82 @@ void ac__template_free_pids(_Atomic int32_t *pids, uint32_t seats)
 		ac__sys_unmap((void *)pids, pids_size(seats));
 }
 
+static void kill_process(const struct ac__template_process *process)
+{
+	/* By its pid only while nobody has reaped it: the owner's handler for SIGCHLD may have. */
+	if (ac__sys_pidfd_kill(process->pidfd, SIGKILL) < 0 && process->is_child &&
+	    ac__is_living_child(process->pid))
+		kill(process->pid, SIGKILL);
+}
+
 void ac__template_kill(struct ac__template *template)
 {
-	if (template->socket.owner_end < 0)
-		return;
-	/* By its pid only while nobody has reaped it: the owner's handler for SIGCHLD may have. */
-	if (ac__sys_pidfd_kill(template->pidfd, SIGKILL) < 0 &&
-	    ac__is_living_child(template->pid))
-		kill(template->pid, SIGKILL);
+	if (ac__template_is_open(template))
+		kill_process(&template->now);
 }
 
-/* False also where the owner's own wait for any child was faster: then nobody knows how it ended. */
-static bool await_exit(const struct ac__template *template)
+/* 1, 0 or -ECHILD, as of ac__sys_reap_child. One that was a reserve is another process's child, or
+ * has become the owner's (process 1, a subreaper). */
+static int ask_for_end(const struct ac__template_process *process, int *status)
 {
-	int64_t kill_at = ac__sys_now() + EXIT_NS;
 	uint64_t peak_rss;
+	int r = -ECHILD;
+
+	if (process->is_child || process->pidfd >= 0)
+		r = ac__sys_reap_child(process->pid, process->pidfd, status, &peak_rss);
+	if (r == -ECHILD && process->pidfd >= 0 && ac__sys_poll(process->pidfd, 0) != 0)
+		r = 0;
+	return r;
+}
+
+static void describe_end(struct ac__template *template, int status)
+{
+	if (WIFSIGNALED(status))
+		snprintf(template->end, sizeof template->end,
+			 "the process that starts them (the template) was killed by signal %d (%s)",
+			 WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else
+		snprintf(template->end, sizeof template->end,
+			 "the process that starts them (the template) has exited with code %d",
+			 WEXITSTATUS(status));
+}
+
+static void await_exit(struct ac__template *template)
+{
+	const struct ac__template_process *process = &template->now;
+	int64_t kill_at = ac__sys_now() + EXIT_NS;
 	int status, r;
 
-	while ((r = ac__sys_reap_child(template->pid, template->pidfd, &status, &peak_rss)) == 0) {
-		ac__sys_poll(template->pidfd, ac__sys_now() + NAP_NS);
+	while ((r = ask_for_end(process, &status)) == 0) {
+		ac__sys_poll(process->pidfd, ac__sys_now() + NAP_NS);
 		/* It may be stopped. */
 		if (ac__sys_now() > kill_at)
-			ac__sys_kill_child(template->pid, template->pidfd, SIGKILL);
+			kill_process(process);
 	}
-	return r == 1 && WIFEXITED(status);
+	if (r == 1)
+		describe_end(template, status);
+	else
+		snprintf(template->end, sizeof template->end,
+			 "the process that starts them (the template) has ended");
 }
 
-bool ac__template_close(struct ac__template *template)
+bool ac__template_replace(struct ac__template *template)
 {
-	bool in_order;
+	if (ac__template_is_open(template)) {
+		ac__sys_shutdown(template->now.socket);
+		ac__forkguard_close(&template->now.socket);
+		await_exit(template);
+		ac__forkguard_close(&template->now.pidfd);
+	}
+	ac__forkguard_lock();
+	template->now = template->reserve;
+	template->reserve = none;
+	ac__forkguard_unlock();
+	return ac__template_is_open(template);
+}
 
-	if (template->socket.owner_end < 0)
-		return false;
-	ac__sys_shutdown(template->socket.owner_end);
-	ac__forkguard_close(&template->socket.owner_end);
-	in_order = await_exit(template);
-	ac__forkguard_close(&template->pidfd);
-	return in_order;
+void ac__template_close(struct ac__template *template)
+{
+	while (ac__template_replace(template))
+		;
 }

@@ -165,7 +165,8 @@ int ac_worker_say(struct ac_worker *worker, const char *text)
 
 void ac_worker_close(struct ac_worker *worker)
 {
-	if (!worker)
+	/* One that the template has forked is no allocation, and ends with its process. */
+	if (!worker || !worker->adopted)
 		return;
 	ac__lifeline_disarm(&worker->lifeline);
 	/* Before the socket closes, which tells the owner to look. */
@@ -173,8 +174,7 @@ void ac_worker_close(struct ac_worker *worker)
 		atomic_fetch_or(&row_of(worker)->leaving, AC__LEAVING_CLOSED);
 	if (worker->attached)
 		ac__arena_close(&worker->arena);
-	if (worker->adopted)
-		ac__fd_close(&worker->owner_bell);
+	ac__fd_close(&worker->owner_bell);
 	ac__fd_close(&worker->lifeline.sock);
 	ac__forkguard_remove(&worker->guard);
 	free(worker);
@@ -254,7 +254,7 @@ static int sleep_until_rung(struct ac_worker *worker)
 	int64_t deadline = trim_time(worker);
 	int r;
 
-	if (!worker->adopted)
+	if (worker->flushes)
 		ac__output_try_flush(); /* tasks' output is seen while the pool is idle */
 	if (!ac__idle_enter(board, worker->seat))
 		return 0;

@@ -43,6 +43,7 @@ struct ac_worker {
 	struct ac__fd owner_bell;
 	int region_fd, bell_fd;		/* of an adopted process, as they came; else -1 */
 	bool adopted;			/* it was not forked by the template */
+	bool flushes;			/* stdout and stderr, when it falls idle */
 	bool attached;			/* it mapped the arena itself */
 	bool forked;			/* this is a child that a task forked: not a worker */
 	bool stranded;			/* user code has closed a descriptor that it needs */

@@ -41,6 +41,18 @@ bool ac__workers_watch_pidfd(struct ac__workers *workers, unsigned seat)
 	return r == 0 || r == -EEXIST;
 }
 
+int ac__workers_watch_template(struct ac__workers *workers)
+{
+	return ac__sys_epoll_add(workers->epoll, workers->template.now.socket, AC__TAG_TEMPLATE,
+				 false);
+}
+
+void ac__workers_note_last(struct ac__worker_record *record, const struct ac__ending *ending)
+{
+	record->last_tag = record->tag;
+	record->last = *ending;
+}
+
 void ac__workers_open_pidfd(struct ac__worker_record *record)
 {
 	int fd;
@@ -104,6 +116,10 @@ int ac__workers_open(struct ac__workers *workers, struct ac__board *board, unsig
 		 opts->name && *opts->name ? opts->name : "allcores");
 	workers->plan = *plan;
 	workers->plan.name = workers->name;
+	if (opts->runtime) {
+		workers->runtime = *opts->runtime;
+		workers->plan.runtime = &workers->runtime;
+	}
 	if (!opts->start) {
 		workers->plan.pids = ac__template_make_pids(count + 1);
 		if (!workers->plan.pids)
@@ -136,9 +152,10 @@ void ac__workers_close(struct ac__workers *workers)
 
 /* Of the worker for which this thread is in the user's start function, the process to be forked
  * inherits the socket. */
-static bool is_starting_in_this_thread(const struct ac__worker_record *record)
+static bool is_starting_in_this_thread(const struct ac__workers *workers,
+				       const struct ac__worker_record *record)
 {
-	return record->in_start && pthread_equal(record->starter, pthread_self());
+	return workers->start && record->in_start && pthread_equal(record->starter, pthread_self());
 }
 
 void ac__workers_let_go(struct ac__workers *workers, bool keep_pids)
@@ -154,11 +171,9 @@ void ac__workers_let_go(struct ac__workers *workers, bool keep_pids)
 		struct ac__worker_record *record = &workers->records[seat];
 
 		ac__forkguard_drop(&record->socket.owner_end);
-		if (!is_starting_in_this_thread(record))
+		if (!is_starting_in_this_thread(workers, record))
 			ac__forkguard_drop(&record->socket.process_end);
 		ac__forkguard_drop(&record->pidfd);
 	}
-	ac__forkguard_drop(&workers->template.socket.owner_end);
-	ac__forkguard_drop(&workers->template.socket.process_end);
-	ac__forkguard_drop(&workers->template.pidfd);
+	ac__template_let_go(&workers->template);
 }

@@ -44,6 +44,10 @@ struct ac__worker_record {
 	bool unwatched;		/* the epoll does not tell of its end: polled now and then */
 	int64_t ready_by;	/* while it is starting */
 	unsigned starts;
+	uint64_t tag;		/* of the process that is there now */
+	/* The last process that has ended here: its tag, and how. */
+	uint64_t last_tag;
+	struct ac__ending last;
 };
 
 struct ac__workers {
@@ -52,6 +56,7 @@ struct ac__workers {
 	unsigned count;		/* seats 1 to count */
 	int epoll;
 	struct ac__template_plan plan;
+	struct ac_runtime runtime; /* the plan's, unless that has none */
 	struct ac__template template;
 	pid_t (*start)(void *arg, unsigned worker, int fd); /* the user's, or NULL */
 	void *start_arg;
@@ -60,8 +65,8 @@ struct ac__workers {
 	bool template_noted;	/* the epoll says that something happened */
 	bool template_opening;	/* a thread forks it, without the lock */
 	bool start_lost;	/* it had ended before it could be told to start a worker */
+	bool template_lost;	/* and no reserve is left: no worker can be started any more */
 	bool leaving;		/* workers were told to leave */
-	bool all_gone;		/* the template left in good order, and so had its workers */
 	bool any_got_ready;	/* since this was last asked */
 	int64_t poll_at;	/* the unwatched are polled then */
 	int64_t retry_at;	/* vacant seats are filled then; INT64_MAX: at once */
@@ -84,7 +89,7 @@ static inline struct ac__arena *ac__workers_arena(const struct ac__workers *work
 /* The template is open, and no thread is forking it just now. */
 static inline bool ac__workers_has_template(const struct ac__workers *workers)
 {
-	return workers->template.socket.owner_end >= 0 && !workers->template_opening;
+	return ac__template_is_open(&workers->template) && !workers->template_opening;
 }
 static inline bool ac__workers_all_ended(const struct ac__workers *workers)
 {
@@ -111,6 +116,10 @@ bool ac__workers_watch_socket(struct ac__workers *workers, unsigned seat);
 bool ac__workers_watch_pidfd(struct ac__workers *workers, unsigned seat);
 /* Of record->pid, if that is known, the system has pidfds, and it is not open yet. */
 void ac__workers_open_pidfd(struct ac__worker_record *record);
+/* 0, or why the epoll can't tell of what the template sends. */
+int ac__workers_watch_template(struct ac__workers *workers);
+/* The process of this record has ended, or was never there. */
+void ac__workers_note_last(struct ac__worker_record *record, const struct ac__ending *ending);
 /* Its descriptors, and whatever watches them. */
 void ac__workers_close_record(struct ac__workers *workers, struct ac__worker_record *record);
 /* Whether a worker is ready is a word that its process writes. The owner reads that word when it

@@ -47,23 +47,25 @@ static void adopt_orphan(struct ac__workers *workers, unsigned seat)
 		ac__sys_pidfd_kill(record->pidfd, SIGKILL);
 }
 
-/* Workers go on. Where they were told to leave and the template exited in good order, its own
- * have; those of an earlier template may not have yet. */
+/* Workers go on, and the reserve starts the next ones. */
 static void lose_template(struct ac__workers *workers, struct ac__worker_end *end)
 {
 	*end = (struct ac__worker_end){ .seat = 0, .starts_lost = workers->start_lost };
 	workers->start_lost = false;
-	ac__sys_epoll_remove(workers->epoll, workers->template.socket.owner_end);
-	if (ac__template_close(&workers->template) && workers->leaving) {
-		workers->all_gone = true;
-		return;
-	}
+	ac__sys_epoll_remove(workers->epoll, workers->template.now.socket);
+	if (ac__template_replace(&workers->template) && ac__workers_watch_template(workers) < 0)
+		ac__template_close(&workers->template);
+	workers->template_lost = !ac__workers_has_template(workers);
+	if (workers->leaving)
+		ac__template_leave(&workers->template);
 	for (unsigned seat = 1; seat <= workers->count; seat++) {
-		if (!ac__workers_is_present(workers, seat) ||
-		    workers->records[seat].lost_template)
+		const struct ac__worker_record *record = &workers->records[seat];
+
+		/* A start that has not been ordered yet will be ordered from the reserve. */
+		if (record->state == AC__RECORD_ABSENT || record->lost_template || record->in_start)
 			continue;
 		adopt_orphan(workers, seat);
-		end->starts_lost |= workers->records[seat].orphaned;
+		end->starts_lost |= record->orphaned;
 	}
 }
 
@@ -104,6 +106,7 @@ static void describe_end(struct ac__workers *workers, unsigned seat, struct ac__
 		ending->pid = record->pid ? record->pid : arena->seats[seat].pid;
 	if (end->refused)
 		copy_refusal(arena, seat, ending);
+	ac__workers_note_last(&workers->records[seat], ending);
 }
 
 static bool next_report(struct ac__workers *workers, struct ac__worker_end *end)
@@ -132,23 +135,6 @@ static bool next_report(struct ac__workers *workers, struct ac__worker_end *end)
 		return false;
 	lose_template(workers, end);
 	return true;
-}
-
-/* After the template's: no event tells of each. */
-static bool next_gone(struct ac__workers *workers, struct ac__worker_end *end)
-{
-	for (unsigned seat = 1; seat <= workers->count; seat++) {
-		if (!ac__workers_is_present(workers, seat) ||
-		    workers->records[seat].lost_template)
-			continue;
-		*end = (struct ac__worker_end){ .all_gone = true };
-		end->ending = (struct ac__ending){ .status = AC_EDIED, .exit_code = -1 };
-		describe_end(workers, seat, end);
-		/* It did as it was told, or was never forked and could not say so. */
-		end->left = true;
-		return true;
-	}
-	return false;
 }
 
 /* Of a process that the user started, whose socket has ended. That comes a moment before the kernel
@@ -294,8 +280,6 @@ bool ac__workers_next_end(struct ac__workers *workers, struct ac__worker_end *en
 	if (workers->template_noted && ac__workers_has_template(workers) && next_report(workers, end))
 		return true;
 	workers->template_noted = false;
-	if (workers->all_gone && next_gone(workers, end))
-		return true;
 	if (workers->noted && next_noted(workers, end))
 		return true;
 	return (workers->starting || workers->unwatched) && next_polled(workers, end);
@@ -313,6 +297,8 @@ void ac__workers_forget(struct ac__workers *workers, unsigned seat)
 	ac__seat_free(ac__workers_arena(workers), seat);
 	if (workers->plan.pids)
 		atomic_store(&workers->plan.pids[seat], 0);
+	if (!record->lost_template && ac__workers_has_template(workers))
+		ac__template_reap_worker(&workers->template, seat);
 	record->state = AC__RECORD_ABSENT;
 }
 

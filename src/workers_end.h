@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Noticing that processes have ended. Ways in which the owner learns it:
- *	report		the template reaped it, or could not fork it
+ *	report		the template saw its end, or could not fork it
  *	its socket	ended, or its pidfd is readable: of processes that the user started, and of
  *			those whose template is lost
  *	given up	a start that nothing can tell of: it is taken for ended, and its socket closed
- *	all gone	the template, told to leave, has exited in good order: so have all its workers
  * And the template itself may be lost (seat 0).
  */
 #ifndef AC__WORKERS_END_H
@@ -23,7 +22,6 @@ struct ac__worker_end {
 	bool refused;		/* its initialiser failed; ending.text says what it said */
 	bool left;		/* it exited as a worker does that was told to, or was recycled */
 	bool orphaned;		/* it is one of the starts that were lost with their template */
-	bool all_gone;		/* no worker is left */
 	bool starts_lost;	/* seat 0: workers were being started */
 };
 

@@ -6,12 +6,13 @@
 #include <signal.h>
 
 /* A template that has ended is lost, and ac__workers_next_end kills then by the pidfd. */
-static void kill_by_template(struct ac__workers *workers, unsigned seat)
+static int signal_by_template(struct ac__workers *workers, unsigned seat, int signal)
 {
-	int r = ac__template_kill_worker(&workers->template, seat);
+	int r = ac__template_signal_worker(&workers->template, seat, signal);
 
 	if (r == -EPIPE || r == -ECONNRESET)
 		workers->template_noted = true;
+	return r;
 }
 
 /* By each way that may reach the process. A byte on its lifeline: the kernel kills that process and no
@@ -28,12 +29,23 @@ void ac__workers_kill(struct ac__workers *workers, unsigned seat)
 	if (record->pidfd >= 0 && ac__sys_pidfd_kill(record->pidfd, SIGKILL) == 0)
 		return;
 	/* The end of what is sent means the same to the worker, and needs no memory. */
-	if (ac__sys_send_now(record->socket.owner_end, "", 1) < 0)
+	if (ac__sys_send_now(record->socket.owner_end, "", 1, -1) < 0)
 		ac__sys_end_sending(record->socket.owner_end);
-	if (ac__workers_has_template(workers))
-		kill_by_template(workers, seat);
+	if (!record->lost_template && ac__workers_has_template(workers))
+		signal_by_template(workers, seat, SIGKILL);
 	else if (ac__is_living_child(record->pid))
 		kill(record->pid, SIGKILL);
+}
+
+int ac__workers_signal(struct ac__workers *workers, unsigned seat, int signal)
+{
+	struct ac__worker_record *record = &workers->records[seat];
+
+	if (record->pidfd >= 0)
+		return ac__sys_pidfd_kill(record->pidfd, signal);
+	if (record->lost_template || !ac__workers_has_template(workers))
+		return -ESRCH;
+	return signal_by_template(workers, seat, signal);
 }
 
 void ac__workers_kill_all(struct ac__workers *workers)

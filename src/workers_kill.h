@@ -6,6 +6,8 @@
 #include "workers.h"
 
 void ac__workers_kill(struct ac__workers *workers, unsigned seat);
+/* Any signal, on a user's behalf; of a worker that the template forked. 0, -ESRCH, -EAGAIN. */
+int ac__workers_signal(struct ac__workers *workers, unsigned seat, int signal);
 void ac__workers_kill_all(struct ac__workers *workers);
 /* Those that are ready and have not noticed that they are to leave. */
 void ac__workers_kill_unresponsive(struct ac__workers *workers);

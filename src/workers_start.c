@@ -18,6 +18,7 @@ static void begin_record(struct ac__workers *workers, unsigned seat)
 	record->killed = record->lost_template = record->orphaned = false;
 	record->pid = 0;
 	record->socket_ended_at = 0;
+	record->tag = 0;
 	record->ready_by = ac__sys_deadline(workers->ready_ns);
 	record->starts++;
 	workers->starting++;
@@ -29,8 +30,10 @@ static void begin_record(struct ac__workers *workers, unsigned seat)
 
 static void undo_record(struct ac__workers *workers, unsigned seat)
 {
+	static const struct ac__ending never = { .status = AC_ESTART, .exit_code = -1 };
 	struct ac__worker_record *record = &workers->records[seat];
 
+	ac__workers_note_last(record, &never);
 	ac__workers_close_record(workers, record);
 	ac__seat_free(ac__workers_arena(workers), seat);
 	record->state = AC__RECORD_ABSENT;
@@ -41,7 +44,8 @@ static void undo_record(struct ac__workers *workers, unsigned seat)
 static int start_by_template(struct ac__workers *workers, unsigned seat)
 {
 	struct ac__worker_record *record = &workers->records[seat];
-	int r = ac__template_start(&workers->template, seat, record->socket.process_end);
+	int r = ac__template_start(&workers->template, seat, record->tag,
+				   record->socket.process_end);
 
 	ac__forkguard_close(&record->socket.process_end);
 	if (r == 0)
@@ -49,7 +53,7 @@ static int start_by_template(struct ac__workers *workers, unsigned seat)
 	undo_record(workers, seat);
 	if (r != -EPIPE && r != -ECONNRESET)
 		return r;
-	/* It has ended. ac__workers_next_end says so; then there will be another one. */
+	/* It has ended. ac__workers_next_end says so; then its reserve takes its place. */
 	workers->start_lost = true;
 	workers->template_noted = true;
 	return AC__START_NONE;
@@ -58,13 +62,7 @@ static int start_by_template(struct ac__workers *workers, unsigned seat)
 static int begin_by_hook(struct ac__workers *workers, unsigned seat, struct ac__start *start)
 {
 	struct ac__worker_record *record = &workers->records[seat];
-	int r = ac__socket_invite(record->socket.owner_end, seat, &ac__workers_arena(workers)->region.fd,
-				&workers->plan.owner_bell);
 
-	if (r < 0) {
-		undo_record(workers, seat);
-		return r;
-	}
 	/* One step for a child that another thread forks: see ac__workers_let_go. */
 	ac__forkguard_lock();
 	record->starter = pthread_self();
@@ -72,6 +70,18 @@ static int begin_by_hook(struct ac__workers *workers, unsigned seat, struct ac__
 	ac__forkguard_unlock();
 	*start = (struct ac__start){ .seat = seat, .process_end = record->socket.process_end };
 	return AC__START_RUN;
+}
+
+static int invite_and_begin(struct ac__workers *workers, unsigned seat, struct ac__start *start)
+{
+	int r = ac__socket_invite(workers->records[seat].socket.owner_end, seat,
+				  &ac__workers_arena(workers)->region.fd,
+				  &workers->plan.owner_bell);
+
+	if (r == 0)
+		return begin_by_hook(workers, seat, start);
+	undo_record(workers, seat);
+	return r;
 }
 
 static unsigned find_vacant(const struct ac__workers *workers)
@@ -90,8 +100,10 @@ static int begin_seat(struct ac__workers *workers, struct ac__start *start)
 	if (r < 0)
 		return r;
 	begin_record(workers, seat);
-	return workers->start ? begin_by_hook(workers, seat, start) :
-				start_by_template(workers, seat);
+	if (workers->start)
+		return invite_and_begin(workers, seat, start);
+	return workers->runtime.starting ? begin_by_hook(workers, seat, start) :
+					   start_by_template(workers, seat);
 }
 
 int ac__workers_begin_start(struct ac__workers *workers, struct ac__start *start)
@@ -102,7 +114,7 @@ int ac__workers_begin_start(struct ac__workers *workers, struct ac__start *start
 		return AC__START_NONE;
 	workers->retry_at = INT64_MAX;
 	/* What the template has sent is read first: it may have ended. */
-	if (workers->template_opening || workers->template_noted)
+	if (workers->template_opening || workers->template_noted || workers->template_lost)
 		return AC__START_NONE;
 	if (workers->start || ac__workers_has_template(workers))
 		return begin_seat(workers, start);
@@ -113,13 +125,20 @@ int ac__workers_begin_start(struct ac__workers *workers, struct ac__start *start
 
 void ac__start_run(struct ac__workers *workers, struct ac__start *start)
 {
-	if (start->seat) {
+	const struct ac_runtime *runtime = &workers->runtime;
+
+	if (start->seat && workers->start) {
 		start->pid = workers->start(workers->start_arg, start->seat - 1,
 					    start->process_end);
 		return;
 	}
-	/* What the owner has printed goes out once, and by the owner. */
-	ac__output_try_flush();
+	if (start->seat) {
+		start->error = runtime->starting(runtime->arg, start->seat - 1, &start->tag);
+		return;
+	}
+	/* What the owner has printed goes out once, and by the owner. A runtime does so itself. */
+	if (!workers->plan.runtime)
+		ac__output_try_flush();
 	start->error = ac__template_open(&workers->template, &workers->plan);
 }
 
@@ -127,8 +146,7 @@ static int end_template_start(struct ac__workers *workers, int r)
 {
 	workers->template_opening = false;
 	if (r == 0)
-		r = ac__sys_epoll_add(workers->epoll, workers->template.socket.owner_end,
-				      AC__TAG_TEMPLATE, false);
+		r = ac__workers_watch_template(workers);
 	if (r < 0)
 		ac__template_close(&workers->template);
 	return r;
@@ -147,6 +165,22 @@ static void watch_user_started(struct ac__workers *workers, unsigned seat)
 	ac__workers_set_unwatched(workers, record, !watched || (record->pid && record->pidfd < 0));
 }
 
+/* The template and its reserve may have been lost meanwhile. */
+static int end_runtime_start(struct ac__workers *workers, const struct ac__start *start)
+{
+	struct ac__worker_record *record = &workers->records[start->seat];
+	int r = start->error;
+
+	record->tag = start->tag;
+	if (r == 0 && ac__workers_has_template(workers))
+		r = start_by_template(workers, start->seat);
+	else
+		undo_record(workers, start->seat);
+	if (record->killed && ac__workers_is_present(workers, start->seat))
+		ac__workers_kill(workers, start->seat);
+	return AC__MIN(r, 0);
+}
+
 int ac__workers_end_start(struct ac__workers *workers, const struct ac__start *start)
 {
 	struct ac__worker_record *record = &workers->records[start->seat];
@@ -154,6 +188,8 @@ int ac__workers_end_start(struct ac__workers *workers, const struct ac__start *s
 	if (!start->seat)
 		return end_template_start(workers, start->error);
 	record->in_start = false;
+	if (!workers->start)
+		return end_runtime_start(workers, start);
 	ac__forkguard_close(&record->socket.process_end);
 	if (start->pid < 0 && ac__seat_withdraw(ac__workers_arena(workers), start->seat)) {
 		undo_record(workers, start->seat);

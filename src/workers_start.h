@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Starting worker processes: by the template, which is forked first where there is none, or by
- * the user's start function. Both forking and the user's function run without the pool's lock:
+ * Starting worker processes: by the template, which is forked when the pool is opened, or by
+ * the user's start function. Forking and the user's functions run without the pool's lock:
  * so a start has three parts, and only the one in the middle runs without it.
  */
 #ifndef AC__WORKERS_START_H
@@ -14,7 +14,8 @@ struct ac__start {
 	unsigned seat;		/* 0: the template is to be forked */
 	int process_end;
 	pid_t pid;		/* what the user's function returned */
-	int error;		/* what opening the template returned */
+	uint64_t tag;		/* the runtime's */
+	int error;		/* what opening the template, or the runtime, returned */
 };
 
 /* What ac__workers_begin_start returns beside a negative code: the start failed. */

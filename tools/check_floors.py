@@ -55,6 +55,7 @@ LAYERS = """
     map
     stream
     stat
+    worker_process
     pool
 """
 

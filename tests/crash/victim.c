@@ -204,7 +204,7 @@ static void hear_of_death(void)
 
 	if (n++ % 2 || plan->birth == VICTIM_ADOPTED)
 		return;
-	CHECK_EQ(ac__sys_poll(pool->workers.template.socket.owner_end,
+	CHECK_EQ(ac__sys_poll(pool->workers.template.now.socket,
 			      ac__sys_deadline(HANG_NS)), 0);
 	ac__workers_note(&pool->workers, AC__TAG_TEMPLATE);
 }

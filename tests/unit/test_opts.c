@@ -31,7 +31,8 @@ AT(ac_pool_opts, trace, 64);
 AT(ac_pool_opts, flags, 68);
 AT(ac_pool_opts, start, 72);
 AT(ac_pool_opts, start_arg, 80);
-SIZE(ac_pool_opts, 88);
+AT(ac_pool_opts, runtime, 88);
+SIZE(ac_pool_opts, 96);
 
 AT(ac_map_opts, bound, 8);
 AT(ac_map_opts, bound_size, 16);
@@ -92,7 +93,8 @@ AT(ac_pool_stat, failed, 32);
 AT(ac_pool_stat, cancelled, 40);
 AT(ac_pool_stat, deaths, 48);
 AT(ac_pool_stat, bytes, 56);
-SIZE(ac_pool_stat, 64);
+AT(ac_pool_stat, template_threads, 64);
+SIZE(ac_pool_stat, 72);
 
 AT(ac_trace_event, task, 8);
 AT(ac_trace_event, items, 16);
