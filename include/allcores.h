@@ -693,7 +693,8 @@ AC_API pid_t ac_pool_worker_pid(struct ac_pool *pool, unsigned worker, uint64_t 
 AC_API int ac_pool_worker_join(struct ac_pool *pool, unsigned worker, uint64_t tag,
 			       int64_t timeout_ns, struct ac_outcome *outcome);
 /* Send it a signal, never to a stranger that got the same pid. 0; -ESRCH also when it has ended;
- * -EAGAIN: not now, the template has too many orders to read. */
+ * -EAGAIN: not now, the template has too many orders to read; -EINTR. Waits while the runtime's
+ * function starting runs for it. */
 AC_API int ac_pool_worker_kill(struct ac_pool *pool, unsigned worker, uint64_t tag, int signal);
 /* A descriptor that is readable once it has ended (close-on-exec, the caller's to close), or -errno:
  * -ENOSYS where the system has no pidfds. Waits like ac_pool_worker_pid. */

@@ -162,8 +162,13 @@ class Crew:
                 del self._ends[next(iter(self._ends))]
 
     def reap_recorded(self) -> None:
-        """Reap those that have ended, without waiting."""
-        self._unreaped = [end for end in self._unreaped if end.reap(0) is None]
+        """Reap those that have ended, without waiting. If another thread is reaping, the next call
+        does it: a garbage collection in that thread may wait for this one."""
+        if reaping.acquire(blocking=False):
+            try:
+                self._unreaped = [end for end in self._unreaped if end.reap(0) is None]
+            finally:
+                reaping.release()
 
     def explain(
         self,

@@ -307,7 +307,13 @@ static PyObject *pool_worker_kill(PyObject *object, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "IKi:worker_kill", &worker, &tag, &signal))
 		return NULL;
-	r = ac_pool_worker_kill(self->explainer.pool, worker, tag, signal);
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_pool_worker_kill(self->explainer.pool, worker, tag, signal);
+		Py_END_ALLOW_THREADS
+		if (r == -EINTR && PyErr_CheckSignals() < 0)
+			return NULL;
+	} while (r == -EINTR);
 	if (r < 0 && r != -ESRCH)
 		return raise_code(self->explainer.state, r);
 	return PyBool_FromLong(r == 0);
