@@ -7,6 +7,7 @@ interleaved; its lines are read from them.
 from collections.abc import Callable, Iterator
 
 import jobs
+import rows_start
 from contestants import CONTESTANTS
 from plan import NO_LESS, NO_SLOWER, Experiment, Plan, Side, Spec, each, makespan
 from table import Goal
@@ -58,42 +59,7 @@ def row_more(plan: Plan) -> Iterator[Experiment]:
                      [Spec("apply that raises, p50", "p50", "µs", NO_SLOWER)])
 
 
-# ---- start and stop --------------------------------------------------------------
-
-def _start(plan: Plan, names: list[str], method: str, workers: int, first: Goal,
-           megabytes: int = 0) -> Experiment:
-    # The other pools take most of a second for 50 workers.
-    again = 2 if plan.quick or workers > 2 else 4
-    sides = each(names, "start", method=method, workers=workers, megabytes=megabytes,
-                 again=again)
-    if method == "fork":
-        sides.append(Side("floor", "bare_forks", {"workers": workers, "megabytes": megabytes}))
-    return Experiment(sides, [
-        Spec(f"{method}, {workers}: first result", "first", "ms", first),
-        Spec(f"{method}, {workers}: close and join", "close", "ms", NO_SLOWER),
-        Spec(f"{method}, {workers}: first result, again", "first again", "ms", first),
-        Spec(f"{method}, {workers}: close and join, again", "close again", "ms", NO_SLOWER)],
-        rounds=7)
-
-
-def row_start(plan: Plan) -> Iterator[Experiment]:
-    fork = Goal("ratio", 0.7, 0.5, lower=True)
-    for method, workers, goal in (("fork", 2, fork), ("fork", 50, fork),
-                                  ("spawn", 2, NO_SLOWER), ("forkserver", 2, NO_SLOWER)):
-        yield _start(plan, plan.starting_by(method), method, workers, goal)
-
-
-def row_gigabyte(plan: Plan) -> Iterator[Experiment]:
-    names = plan.two() + [name for name in plan.peers if name == "executor"]
-    yield _start(plan, names, "fork", 2, NO_SLOWER, megabytes=1024)
-
-
-def row_import(_plan: Plan) -> Iterator[Experiment]:
-    goal = Goal("difference", 3, lower=True)
-    yield Experiment(each(["ours", "stdlib"], "import_time"),
-                     [Spec("import of allcores", "ms", "ms", goal),
-                      Spec("import of allcores.pool", "pool ms", "ms", goal)], rounds=15)
-
+# ---- a whole program ----------------------------------------------------------
 
 def row_squares(plan: Plan) -> Iterator[Experiment]:
     yield Experiment(each(plan.two(), "squares"),
@@ -122,13 +88,9 @@ def row_naps(plan: Plan) -> Iterator[Experiment]:
     lengths = [seconds for _, _, seconds in jobs.naps()]
     sizes = (4, 10, 50) if plan.quick else (1, 2, 4, 6, 8, 10, 12, 14, 18, 50)
     for workers in sizes:
-        floor = makespan(lengths, workers)
-        lines = [Spec(f"50 sleeps, pool of {workers}: starmap", "map", "s",
-                      Goal("floor", 1.01, lower=True), floor)]
-        if workers in (10, 50):
-            lines.append(Spec(f"50 sleeps, pool of {workers}: open, starmap, close", "whole", "s",
-                              NO_SLOWER, floor))
-        yield Experiment(each(plan.two(), "naps", workers=workers), lines,
+        yield Experiment(each(plan.two(), "naps", workers=workers),
+                         [Spec(f"50 sleeps, pool of {workers}: starmap", "map", "s",
+                               Goal("floor", 1.01, lower=True), makespan(lengths, workers))],
                          rounds=1 if plan.quick else 3)
 
 
@@ -188,13 +150,12 @@ ROWS: dict[str, tuple[str, Callable[[Plan], Iterator[Experiment]]]] = {
     "map": ("no-op tasks a second in a map of a million, pool of 2", row_map),
     "latency": ("wait for one no-op, pool of 2", row_latency),
     "more": ("other calls, pool of 2", row_more),
-    "start": ("open to the first result, and close", row_start),
-    "gigabyte": ("the same in a parent of 1 GB; floor: bare os.fork", row_gigabyte),
-    "import": ("in a fresh interpreter, beside import multiprocessing.pool", row_import),
+    **rows_start.ROWS,
     "squares": ("a whole program that sleeps", row_squares),
     "cores": ("efficiency on all cores; floor: bare forks, work shared out beforehand",
               row_cores),
-    "naps": ("50 sleeps of 50 to 150 ms; floor: one at a time, computed", row_naps),
+    "naps": ("50 sleeps of 50 to 150 ms, workers ready; floor: one at a time, computed",
+             row_naps),
     "readahead": ("imap over a source without end, slow reader", row_readahead),
     "idle": ("what a pool of 50 costs", row_idle),
     "payload": ("large arguments and results, one call at a time", row_payload),
