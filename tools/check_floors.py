@@ -16,6 +16,7 @@ LAYERS = """
     err
     opts
     sys sys_memory sys_fault
+    procfs
     output
     forkguard
     bell

@@ -45,7 +45,8 @@ static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, P
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 {
 	static char *names[] = { "workers", "recycle", "crew", "result_type", "tags", "eager", NULL };
-	struct ac_pool_opts opts = { .size = sizeof opts, .flags = AC_POOL_INTERRUPTIBLE };
+	struct ac_pool_opts opts = { .size = sizeof opts,
+				     .flags = AC_POOL_INTERRUPTIBLE | AC_POOL_GENTLE };
 	PyObject *crew, *result_type, *tags;
 	struct pool_object *self;
 	struct explainer *explainer;
