@@ -8,13 +8,14 @@ standard library's, with a WorkerPopen in place of its own: the workers are not 
 
 from __future__ import annotations
 
+import _signal  # its functions make no enums, which takes time
 import itertools
 import os
 import signal
 import sys
 import weakref
-from _signal import getsignal as _getsignal  # signal.getsignal makes enums, which takes longer
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import context as _stdlib_context
 from multiprocessing import get_start_method, util
 from multiprocessing import process as _stdlib_process
@@ -22,7 +23,12 @@ from multiprocessing.process import BaseProcess
 
 from . import _core
 from .crew import Crew, Made
+from .descriptors import above_standard
 from .worker import be_forked_worker
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import TextIO
 
 # What a worker's exit code is when the process that knew it, the template, was killed. forkserver's
 # Process objects say the same.
@@ -179,6 +185,19 @@ def _tag_of(process: BaseProcess) -> int:
 # ---- the crew ----
 
 
+@contextmanager
+def _null_input() -> Iterator[TextIO | None]:
+    """An empty text file for the workers, opened once and not in each; None: there is no sys.stdin,
+    or no file can be opened."""
+    try:
+        fd = above_standard(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        yield None
+        return
+    with open(fd, encoding="utf-8") as file:
+        yield file if sys.stdin is not None else None
+
+
 def _warn_of_threads() -> None:
     """As os.fork does since Python 3.12."""
     if sys.version_info < (3, 12):
@@ -201,7 +220,7 @@ def _warn_of_threads() -> None:
 def _has_handlers() -> bool:
     """Whether a signal that a worker receives would run a Python handler of the program's."""
     for signum in range(1, signal.NSIG):
-        handler = _getsignal(signum)
+        handler = _signal.getsignal(signum)
         if callable(handler) and handler is not signal.default_int_handler:
             return True
     return False
@@ -216,7 +235,8 @@ class ForkedCrew(Crew):
         self._owner = os.getpid()
         self._core: _core.Pool | None = None
         self._firsts: list[Made] = []  # the first process of each worker
-        self._mask: set[signal.Signals] = set()
+        self._mask: set[int] = set()
+        self._stdin: TextIO | None = None  # the workers' sys.stdin
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool: forks the template once, which forks the workers."""
@@ -224,9 +244,10 @@ class ForkedCrew(Crew):
         self.processes = [process for process, _ in self._firsts]
         sys.audit("os.fork")
         util._flush_std_streams()  # type: ignore[attr-defined]
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         tags = [_tag_of(process) for process in self.processes]
-        core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
+        with _null_input() as self._stdin:
+            core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
         self._core = core
         for worker, process in enumerate(self.processes):
             _note_started(process, WorkerPopen(core, worker, tags[worker]))
@@ -254,6 +275,7 @@ class ForkedCrew(Crew):
         """In the worker's process: do its work. Return its exit code."""
         process, seat = self._process_of(worker, tag)
         seat.assign(worker, -1, self.stacks.fd)
+        seat.stdin = self._stdin
         return be_forked_worker(process, seat, self._owner, self._mask)
 
     def _process_of(self, worker: int, tag: int) -> Made:

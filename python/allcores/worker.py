@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _signal  # its functions make no enums, for which a worker's first calls would take long
 import os
 import signal
 import sys
@@ -14,11 +15,11 @@ from multiprocessing.reduction import DupFd, ForkingPickler
 
 from . import _core, stacks
 from .descriptors import above_standard
-from .errors import describe
+from .errors import describe, showable
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TextIO
 
 
 class Seat:
@@ -26,12 +27,13 @@ class Seat:
     main().
 
     number: the seat's, from 0. stacks_fd: the descriptor (or -1) to which the worker's stacks are
-    written. _fd: the worker's socket; -1: the engine's template forked the process, which has its
-    seat already.
+    written. stdin: what sys.stdin is to be, or None: it is right. _fd: the worker's socket; -1: the
+    engine's template forked the process, which has its seat already.
     """
 
     def __init__(self) -> None:
         self.number = 0
+        self.stdin: TextIO | None = None
         self._fd = self.stacks_fd = -1
 
     def assign(self, number: int, fd: int, stacks_fd: int) -> None:
@@ -71,13 +73,15 @@ def _ignore_interrupt(signum: int, frame: object) -> None:
 
 
 def _ignore_interrupts() -> None:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _ignore_interrupt)
+    if _signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _signal.signal(signal.SIGINT, _ignore_interrupt)
 
 
-def _set_up() -> None:
+def _set_up(seat: Seat) -> None:
     _ignore_interrupts()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if seat.stdin is not None:
+        sys.stdin = seat.stdin
     # What a task prints must be written before its result is sent: the owner may kill the worker
     # right after.
     for stream in (sys.stdout, sys.stderr):
@@ -89,21 +93,15 @@ def _set_up() -> None:
 
 # ---- workers that the engine's template forked ----
 
-_owners_stdin: list[object] = []
+_hidden: list[object] = []
 
 
-def _leave_stdin() -> None:
+def _hide_stdin() -> None:
     """Workers do not read the owner's standard input. multiprocessing would close sys.stdin in the
     child. That takes the file's lock, and hangs if another thread was reading a line at the fork:
     so keep the file open and hide it."""
-    if sys.stdin is None:
-        return
-    _owners_stdin.append(sys.stdin)
+    _hidden.append(sys.stdin)
     sys.stdin = None  # type: ignore[assignment]
-    try:
-        sys.stdin = open(above_standard(os.open(os.devnull, os.O_RDONLY)), encoding="utf-8")
-    except OSError:
-        pass  # sys.stdin stays None
 
 
 def _open_parent_sentinel(owner: int) -> int | None:
@@ -115,14 +113,14 @@ def _open_parent_sentinel(owner: int) -> int | None:
 
 
 def be_forked_worker(
-    process: BaseProcess, seat: Seat, owner: int, mask: Iterable[signal.Signals]
+    process: BaseProcess, seat: Seat, owner: int, mask: Iterable[int]
 ) -> int:
     """Run a worker that the engine's template forked, and return its exit code. All signals may be
     blocked so far; mask is that of the thread that made the pool."""
     signal.set_wakeup_fd(-1)  # the owner's
     _ignore_interrupts()
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    _leave_stdin()
+    _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _hide_stdin()
     sentinel = _open_parent_sentinel(owner)
     return process._bootstrap(parent_sentinel=sentinel)  # type: ignore[attr-defined,no-any-return]
 
@@ -134,7 +132,7 @@ def main(
     seat: Seat, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
     """Take the seat, run the initializer, run calls until the worker is to exit."""
-    _set_up()
+    _set_up(seat)
     stacks.write_to(seat.stacks_fd, seat.number)
     try:
         worker = seat.take()
@@ -160,8 +158,7 @@ def refusal(initializer: Callable[..., object], error: BaseException) -> str:
     except Exception:
         text = "(its text can't be made)"
     line = f"initializer {describe(initializer)} raised {type(error).__name__}: {text}"
-    data = line.replace("\0", "\\0").encode(errors="backslashreplace")
-    return data[:180].decode(errors="ignore")
+    return showable(line).encode()[:180].decode(errors="ignore")
 
 
 # Where a call failed: enum stage in ext/worker.c.
