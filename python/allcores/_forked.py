@@ -8,7 +8,7 @@ standard library's, with a WorkerPopen in place of its own: the workers are not 
 
 from __future__ import annotations
 
-import _signal  # its functions make no enums, which takes time
+import _signal  # type: ignore[import]  # makes no enums, which takes time
 import itertools
 import os
 import signal
@@ -179,7 +179,7 @@ def _note_started(process: BaseProcess, popen: WorkerPopen) -> None:
 
 def _tag_of(process: BaseProcess) -> int:
     """The number that multiprocessing's counter gave the process: the last of its _identity."""
-    return process._identity[-1]  # type: ignore[attr-defined,no-any-return]
+    return process._identity[-1]
 
 
 # ---- the crew ----

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import _signal  # its functions make no enums, for which a worker's first calls would take long
+import _signal  # type: ignore[import]  # makes no enums, which would take a worker long
 import os
 import signal
 import sys
@@ -84,7 +84,8 @@ def _set_up(seat: Seat) -> None:
         sys.stdin = seat.stdin
     # What a task prints must be written before its result is sent: the owner may kill the worker
     # right after.
-    for stream in (sys.stdout, sys.stderr):
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams:
         try:
             stream.reconfigure(line_buffering=True)
         except Exception:  # None, closed, or an object of the program's own
