@@ -182,6 +182,7 @@ static void start_child(struct server *server, uint32_t seat, uint64_t tag, int 
 		note_report(server, seat, 0, pid, 0);
 		return;
 	}
+	atomic_store(&server->pids[seat], pid);
 	server->children[seat].pid = pid;
 	server->alive++;
 }

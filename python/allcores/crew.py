@@ -119,8 +119,9 @@ class Crew:
     def __init__(self, make: Callable[[], Made], first: Made) -> None:
         self._make = make
         self._first = first
-        # Guards _recorded and _ends; a stack is taken from self.stacks only under it. Reentrant,
-        # since a garbage collection in this thread may come here.
+        # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it. The
+        # engine is not called under it: the engine may wait for a thread that starts a worker, which
+        # comes here. Reentrant, since a garbage collection in this thread may come here, too.
         self._ends_lock = threading.RLock()
         self._recorded: set[int] = set()  # seats whose process's end is in _ends
         self._ends: dict[int, End] = {}  # by pid, the oldest first
@@ -149,13 +150,13 @@ class Crew:
         if worker >= len(self.processes):
             return
         process = self.processes[worker]
+        pid = pid_of(process)
         with self._ends_lock:
             if worker in self._recorded:  # a first attempt to replace it failed
                 return
             self._recorded.add(worker)
             end = End(process, stacks.crash_stack(self.stacks.take(worker)))
             self._unreaped.append(end)
-            pid = pid_of(process)
             self._ends.pop(pid, None)
             self._ends[pid] = end
             if len(self._ends) > ENDS_MOST:
@@ -224,10 +225,11 @@ class Crew:
 
     def _find_end(self, pid: int, worker: int) -> End | None:
         with self._ends_lock:
-            if worker < len(self.processes) and worker not in self._recorded:
-                process = self.processes[worker]
-                if self.ended_pid(process) == pid:
-                    return End(process, stacks.crash_stack(self.stacks.peek(worker)))
+            process = self.processes[worker] if worker < len(self.processes) else None
+        ended_pid = self.ended_pid(process) if process is not None else 0
+        with self._ends_lock:
+            if ended_pid == pid and process is not None and worker not in self._recorded:
+                return End(process, stacks.crash_stack(self.stacks.peek(worker)))
             return self._ends.get(pid)
 
     def ended_pid(self, process: BaseProcess) -> int:

@@ -51,6 +51,7 @@ class Seat:
     def __setstate__(self, state: Any) -> None:
         number, duplicates = state
         fd, *stacks_fd = [above_standard(duplicate.detach()) for duplicate in duplicates]
+        self.stdin = None
         self.assign(number, fd, stacks_fd[0] if stacks_fd else -1)
 
     def take(self) -> _core.Worker:
