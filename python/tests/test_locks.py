@@ -46,14 +46,15 @@ import holders
 kinds = {kinds!r}
 uses = holders.prepare(kinds, folder)
 pool = context.Pool(2, maxtasksperchild=1)
+other = context.Pool(1)
 tell(pool)
 holders.hold(kinds)
 holders.replace_many(pool, uses, {EACH}, notes)
 tasks.note(notes, "closing")
 pool.close()
 pool.join()
-with context.Pool(1) as other:  # terminated
-    pass
+other.terminate()
+other.join()
 tasks.note(notes, "over")
 os._exit(0)
 """)

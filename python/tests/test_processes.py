@@ -227,8 +227,23 @@ class Ended(Case):
         sentinels[ready].join(PATIENCE)  # it may be about to end
         self.assertEqual(sentinels[ready].exitcode, -signal.SIGKILL)
 
+    def test_recycled_while_the_pool_closes(self):
+        """The end of a worker that leaves then is told, too: again and again, since it depends on
+        who is faster."""
+        codes = []
+        for _ in range(60 if self.method == "fork" else 2):
+            pool = self.new_pool(2, maxtasksperchild=2)
+            pool.map(tasks.same, range(8), 1)
+            pool.apply(tasks.nothing)
+            pool.close()
+            pool.join()
+            codes += [worker.exitcode for worker in pool._pool]
+        self.assertEqual(set(codes), {0})
+
     def test_asked_by_several_threads(self):
         """Each gets the same exit code, whoever looks first."""
+        if self.method == "forkserver":
+            self.skipTest("of two threads of the standard library's one reads the end, one none")
         import concurrent.futures  # here, since no other test needs it
 
         pool = self.new_pool(2)
@@ -244,6 +259,8 @@ class Ended(Case):
 
     def test_signals_reach_no_stranger(self):
         """A pid that another process has by now is not the worker's any more."""
+        if self.method == "forkserver":
+            self.skipTest("the standard library's server reaps at once, whoever asks later")
         try:
             with open("/proc/sys/kernel/ns_last_pid", "r+") as file:
                 file.write(file.read())
