@@ -273,6 +273,8 @@ with warnings.catch_warnings(record=True) as warned:
     print(count(warned), {warning.category.__name__ for warning in warned})
     replace_some(pool)
     print(count(warned))
+    pool.terminate()
+    pool.join()
 """)
         self.assertEqual(lines, ["1 {'DeprecationWarning'}", "1"])
 
