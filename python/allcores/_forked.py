@@ -263,8 +263,21 @@ class ForkedCrew(Crew):
         _note_started(process, WorkerPopen(self._core, worker, _tag_of(process)))
         self.seat(worker, process)
         util.debug("added worker")
+        if problem := self.describe_template():
+            util.sub_warning(problem)  # type: ignore[attr-defined]
         self.reap_recorded()
         return _tag_of(process)
+
+    def describe_template(self) -> str | None:
+        """What is wrong with the template, or None."""
+        threads = self._core.stat()["template_threads"] if self._core else 0
+        if threads <= 1:
+            return None
+        return (
+            f"the process from which workers are forked (the template) has {threads} threads: a "
+            "library of this program starts threads in forked children (pthread_atfork). Workers may "
+            "inherit locks that these hold"
+        )
 
     def run(self, worker: int, tag: int) -> int:
         """In the worker's process: do its work. Return its exit code."""

@@ -271,6 +271,10 @@ class Crew:
                 return End(process, stacks.crash_stack(self.stacks.peek(worker)))
             return self._ends.get(pid)
 
+    def describe_template(self) -> str | None:
+        """What is wrong with the process from which workers are forked, or None."""
+        return None
+
     def ended_pid(self, process: BaseProcess) -> int:
         """The pid of a process that may have ended."""
         return pid_of(process)

@@ -203,10 +203,11 @@ static PyObject *pool_stat(PyObject *object, PyObject *unused)
 	(void)unused;
 	if (r < 0)
 		return raise_code(self->explainer.state, r);
-	return Py_BuildValue("{sKsKsKsKsKsKsKsK}", "submitted", stat.submitted, "waiting",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsK}", "submitted", stat.submitted, "waiting",
 			     stat.waiting, "running", stat.running, "done", stat.done,
 			     "failed", stat.failed, "cancelled", stat.cancelled, "deaths",
-			     stat.deaths, "bytes", stat.bytes);
+			     stat.deaths, "bytes", stat.bytes, "template_threads",
+			     stat.template_threads);
 }
 
 static PyObject *pool_workers(PyObject *object, PyObject *args)
