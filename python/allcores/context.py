@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from multiprocessing import context as _stdlib
 
+from . import pool as _pool
+
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
-
-    from .pool import Pool
 
 
 def __getattr__(name: str) -> Any:
@@ -33,11 +33,9 @@ class BaseContext(_stdlib.BaseContext):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
-    ) -> Pool:
+    ) -> _pool.Pool:
         """A pool of worker processes: see allcores.pool.Pool."""
-        from .pool import Pool
-
-        return Pool(
+        return _pool.Pool(
             processes, initializer, initargs, maxtasksperchild, context=self.get_context()
         )
 

@@ -20,7 +20,7 @@ from support import METHODS, PATIENCE, STDLIB, engine_only, stop
 
 OURS = {"pool", "context"}  # submodules of our own, with the names of the standard library's
 # What this package has in place of the standard library's.
-OWN_NAMES = {"Pool", "get_context", "get_start_method", "set_start_method"}
+OWN_NAMES = {"Pool", "get_context"}
 POSIX = {name for _, name, _ in pkgutil.iter_modules(multiprocessing.__path__)
          if "win32" not in name}
 
