@@ -73,18 +73,19 @@ __all__ = [  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> object:
-    """All other names are multiprocessing's own objects, and never kept here: PyInstaller and
-    others put functions of theirs in place of them. Or a submodule, imported on its first use."""
+    """A submodule, imported on its first use. All other names are multiprocessing's own objects,
+    and never kept here: PyInstaller and others put functions of theirs in place of them."""
     if not name.startswith("_"):
-        from importlib import import_module  # here, since most programs never need it
+        if name not in __all__:
+            from importlib import import_module  # here, since most programs never need it
 
+            try:
+                return import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError:
+                pass
         try:
             return getattr(_multiprocessing, name)
         except AttributeError:
-            pass
-        try:
-            return import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError:
             pass
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -81,6 +81,13 @@ freeze_support()
 """)
             self.assertEqual((code, out, err), (0, "frozen\n" * 2, ""))
 
+    def test_names_that_multiprocessing_does_not_list(self):
+        """Its levels for the log, and what others add later."""
+        self.assertIs(allcores.SUBDEBUG, multiprocessing.SUBDEBUG)
+        with mock.patch.object(multiprocessing, "added", object(), create=True) as added:
+            self.assertIs(allcores.added, added)
+        self.assertFalse(hasattr(allcores, "added"))
+
     def test_names_are_listed(self):
         """Those too that are looked up later."""
         self.assertLessEqual(set(multiprocessing.__all__), set(dir(allcores)))
@@ -105,6 +112,29 @@ freeze_support()
         code, _, err = run("-c", "import allcores\nallcores.managers.BaseManager\n"
                                  "allcores.shared_memory.SharedMemory\nallcores.pool.ThreadPool")
         self.assertEqual(code, 0, err)
+
+    def test_submodules_that_are_in_no_directory(self):
+        """As all modules of a frozen program: it has a finder of its own."""
+        code, out, err = run("-c", """
+import importlib.abc, importlib.machinery, sys
+
+class Frozen(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name == "multiprocessing.frozen":
+            return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Frozen())
+import allcores.frozen
+import multiprocessing.frozen
+print(allcores.frozen is multiprocessing.frozen)
+""")
+        self.assertEqual((code, out, err), (0, "True\n", ""))
 
     def test_unknown_names(self):
         with self.assertRaises(AttributeError):
