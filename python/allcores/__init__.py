@@ -38,8 +38,12 @@ engine, engine_reason = _choose_engine()
 _stdlib.install()
 
 if engine == "allcores":
-    from . import context, pool
+    from . import context
     from ._core import cpus
+
+    if not getattr(_multiprocessing.process.current_process(), "_inheriting", False):
+        from . import pool  # here, so that a program's first pool is not slow
+    # Else spawn or forkserver starts this process. It will hardly open a pool of its own.
 
     Pool = context._default_context.Pool
     get_context = context._default_context.get_context

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from multiprocessing import context as _stdlib
 
-from . import pool as _pool
-
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
+
+    from .pool import Pool
 
 
 def __getattr__(name: str) -> Any:
@@ -33,9 +33,11 @@ class BaseContext(_stdlib.BaseContext):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
-    ) -> _pool.Pool:
+    ) -> Pool:
         """A pool of worker processes: see allcores.pool.Pool."""
-        return _pool.Pool(
+        from .pool import Pool  # here: see __init__.py
+
+        return Pool(
             processes, initializer, initargs, maxtasksperchild, context=self.get_context()
         )
 
