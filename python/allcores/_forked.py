@@ -49,7 +49,7 @@ def _forks_by_stdlib(cls: type[BaseProcess]) -> bool:
         and cls.start is BaseProcess.start
         and _is_from("multiprocessing.process", cls.start)
         and _is_from("multiprocessing.context", getattr(popen, "__func__", popen))
-        and _is_from("multiprocessing.popen_fork", popen_fork.Popen._launch)
+        and _is_from("multiprocessing.popen_fork", getattr(popen_fork.Popen, "_launch", None))
     )
 
 

@@ -35,7 +35,7 @@ class BaseContext(_stdlib.BaseContext):
         maxtasksperchild: int | None = None,
     ) -> Pool:
         """A pool of worker processes: see allcores.pool.Pool."""
-        from .pool import Pool
+        from .pool import Pool  # here: see __init__.py
 
         return Pool(
             processes, initializer, initargs, maxtasksperchild, context=self.get_context()

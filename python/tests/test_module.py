@@ -16,11 +16,18 @@ from unittest import mock
 
 import allcores
 import tasks
-from support import METHODS, PATIENCE, STDLIB, engine_only, stop
+from support import METHODS, PATIENCE, STDLIB, Case, engine_only, run_script, stop
 
 OURS = {"pool", "context"}  # submodules of our own, with the names of the standard library's
+# What a pool by fork imports, in its owner and in its workers, beyond multiprocessing.util.
+# This is a part of the time to the first result. An import that most programs never need
+# belongs into the function that needs it.
+POOL_IMPORTS = {"__future__", "faulthandler", "fcntl", "multiprocessing.popen_fork", "allcores"} | {
+    "allcores." + name for name in (
+        "_core", "_forked", "_stdlib", "chunks", "context", "crew", "descriptors", "errors",
+        "handler", "imap", "intake", "oom", "pool", "results", "stacks", "waiting", "worker")}
 # What this package has in place of the standard library's.
-OWN_NAMES = {"Pool", "get_context", "get_start_method", "set_start_method"}
+OWN_NAMES = {"Pool", "get_context"}
 POSIX = {name for _, name, _ in pkgutil.iter_modules(multiprocessing.__path__)
          if "win32" not in name}
 
@@ -81,6 +88,13 @@ freeze_support()
 """)
             self.assertEqual((code, out, err), (0, "frozen\n" * 2, ""))
 
+    def test_names_that_multiprocessing_does_not_list(self):
+        """Its levels for the log, and what others add later."""
+        self.assertIs(allcores.SUBDEBUG, multiprocessing.SUBDEBUG)
+        with mock.patch.object(multiprocessing, "added", object(), create=True) as added:
+            self.assertIs(allcores.added, added)
+        self.assertFalse(hasattr(allcores, "added"))
+
     def test_names_are_listed(self):
         """Those too that are looked up later."""
         self.assertLessEqual(set(multiprocessing.__all__), set(dir(allcores)))
@@ -105,6 +119,29 @@ freeze_support()
         code, _, err = run("-c", "import allcores\nallcores.managers.BaseManager\n"
                                  "allcores.shared_memory.SharedMemory\nallcores.pool.ThreadPool")
         self.assertEqual(code, 0, err)
+
+    def test_submodules_that_are_in_no_directory(self):
+        """As all modules of a frozen program: it has a finder of its own."""
+        code, out, err = run("-c", """
+import importlib.abc, importlib.machinery, sys
+
+class Frozen(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name == "multiprocessing.frozen":
+            return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Frozen())
+import allcores.frozen
+import multiprocessing.frozen
+print(allcores.frozen is multiprocessing.frozen)
+""")
+        self.assertEqual((code, out, err), (0, "True\n", ""))
 
     def test_unknown_names(self):
         with self.assertRaises(AttributeError):
@@ -289,6 +326,66 @@ print(len(os.listdir("/proc/self/task")), allcores.active_children())
 
     def test_version(self):
         self.assertTrue(re.match(r"\d+\.\d+\.\d+", allcores.__version__))
+
+
+@engine_only
+class Imports(Case, unittest.TestCase):
+    """What is imported, and when: it takes time."""
+
+    POOLS_LIFE = """
+import sys
+import multiprocessing.util
+before = set(sys.modules)
+import allcores
+ready = set(sys.modules)
+
+def new_modules(_item=None):
+    return sorted(set(sys.modules) - before)
+
+with allcores.get_context("fork").Pool(2) as pool:
+    pool.apply(abs, (-1,))
+    pool.apply_async(abs, (-1,)).get()
+    pool.apply_async(abs, (-1,), callback=abs).get()
+    pool.map(abs, range(9))
+    pool.map(abs, range(9), 2)
+    pool.starmap(pow, [(2, 3)] * 9)
+    pool.map_async(abs, range(9), callback=len).get()
+    list(pool.imap(abs, range(9)))
+    list(pool.imap_unordered(abs, iter(range(9)), 2))
+    in_worker = pool.apply(new_modules) + pool.map(new_modules, [None])[0]
+    pool.close()
+    pool.join()
+"""
+
+    def test_of_a_pools_owner_and_workers(self):
+        for shown in "new_modules()", "in_worker":
+            with self.subTest(shown):
+                code, out, err = run("-c", f"{self.POOLS_LIFE}print(*{shown})")
+                self.assertEqual((code, err), (0, ""))
+                self.assertEqual(set(out.split()) - POOL_IMPORTS, set())
+
+    def test_all_of_them_are_there_before_the_first_pool(self):
+        """As with import multiprocessing.pool: a program's first pool is no slower than others."""
+        code, out, err = run("-c", f"{self.POOLS_LIFE}print(set(sys.modules) - ready)")
+        self.assertEqual((code, out, err), (0, "set()\n", ""))
+
+    def test_a_worker_that_was_not_forked_imports_no_pool(self):
+        """It is ready sooner. What it imports later is our pool all the same."""
+        for method in sorted(set(METHODS) - {"fork"}):
+            with self.subTest(method):
+                self.assertEqual(run_script(self, f"""
+import sys
+import allcores
+
+def look(_):
+    before = "allcores.pool" in sys.modules
+    import multiprocessing.pool
+    return before, allcores.pool.Pool.__module__, "allcores.pool" in sys.modules
+
+if __name__ == "__main__":
+    with allcores.get_context({method!r}).Pool(1) as pool:
+        print(*pool.apply(look, (0,)))
+"""), (0, "False allcores.pool True\n", ""))
 
 
 @engine_only
