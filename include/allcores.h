@@ -680,7 +680,13 @@ struct ac_runtime {
 	 * those of the owner in ac_pool_open.
 	 */
 	void (*run)(void *arg, struct ac_worker *worker, unsigned number, uint64_t tag);
+
+	uint64_t flags;		/* AC_RUNTIME_... */
 };
+
+/* run has something to do besides tasks, an initialiser for example: it is called for each worker
+ * even if the pool is closed before that worker was forked. By default such a worker is not forked at all. */
+#define AC_RUNTIME_EAGER 1u
 
 /*
  * The process that was started with that tag for that worker; of pools with a runtime. All may be called by

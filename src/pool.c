@@ -68,7 +68,8 @@ static int check_opts(struct ac_pool_opts *opts, struct ac_runtime *runtime)
 	if (!opts->runtime)
 		return 0;
 	r = ac__opts_copy(runtime, sizeof *runtime, opts->runtime);
-	if (r == 0 && (!runtime->run || opts->init || opts->start))
+	if (r == 0 && (!runtime->run || runtime->flags & ~(uint64_t)AC_RUNTIME_EAGER ||
+		       opts->init || opts->start))
 		r = -EINVAL;
 	opts->runtime = runtime;
 	return r;

@@ -160,6 +160,11 @@ static void reap_child(struct server *server, uint32_t seat)
 	server->alive--;
 }
 
+static bool is_eager(const struct ac__template_plan *plan)
+{
+	return plan->runtime && plan->runtime->flags & AC_RUNTIME_EAGER;
+}
+
 static void start_child(struct server *server, uint32_t seat, uint64_t tag, int lifeline)
 {
 	char name[16];
@@ -168,7 +173,7 @@ static void start_child(struct server *server, uint32_t seat, uint64_t tag, int 
 	reap_child(server, seat);
 	server->has_started = true;
 	/* The pool closes already: nobody will miss this one. */
-	if (atomic_load(&server->plan->board->shm->closing)) {
+	if (atomic_load(&server->plan->board->shm->closing) && !is_eager(server->plan)) {
 		ac__sys_close(lifeline);
 		note_report(server, seat, 0, 0, 0);
 		return;
