@@ -46,7 +46,7 @@ struct ac__template_process {
 struct ac__template {
 	struct ac__template_process now, reserve;
 	int process_end;	/* of the socket, while the template is forked */
-	char end[AC_TEXT_SIZE];	/* how the last one that was lost ended */
+	char end[AC_TEXT_SIZE];	/* how the last one ended of which that is known */
 };
 
 struct ac__template_event {
