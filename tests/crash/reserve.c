@@ -281,15 +281,14 @@ static void kill_early(void *arg)
 	crash_print_take(&before);
 	for (unsigned round = 0; round < rounds; round++) {
 		struct ac_outcome failure = { 0 };
-		int64_t start;
+		pid_t template;
 
 		crash_at("round %u", round);
 		CHECK_EQ(ac_pool_open(&pool, &opts), 0);
-		start = crash_now();
-		while (!crash_template_of(pool) && crash_now() - start < SECOND)
-			;
+		template = crash_template_of(pool);
+		CHECK(template > 0);
 		crash_sleep((int64_t)(crash_random(&seed) % (uint64_t)(4 * MS)));
-		kill(crash_template_of(pool), SIGKILL);
+		kill(template, SIGKILL);
 		for (unsigned i = 0; i < WORKERS; i++) {
 			int64_t ns = MS;
 			int r = ac_pool_submit(pool, &tasks[i], nap_call, &ns, sizeof ns, NULL);

@@ -234,10 +234,16 @@ static inline bool has_run(uint64_t tag)
 	return start_of(tag)->pid != 0;
 }
 
+/* Never 0, which is the whole group. */
+static inline bool send_signal(pid_t pid, int signal)
+{
+	return pid > 1 && kill(pid, signal) == 0;
+}
+
 /* Dead, whether its end was taken or not. */
 static inline bool kill_and_wait(pid_t pid)
 {
-	return pid > 1 && kill(pid, SIGKILL) == 0 && COMES_TRUE(!is_alive(pid), 10);
+	return send_signal(pid, SIGKILL) && COMES_TRUE(!is_alive(pid), 10);
 }
 
 #endif

@@ -33,7 +33,7 @@ static void test_runtime_pid_is_that_of_a_live_process(void **state)
 static void *go_on_later(void *pid)
 {
 	nap(100 * MS);
-	kill(*(pid_t *)pid, SIGCONT);
+	send_signal(*(pid_t *)pid, SIGCONT);
 	return NULL;
 }
 
@@ -49,7 +49,7 @@ static void test_runtime_pid_is_waited_for(void **state)
 	template = seen->result;
 	assert_true(kill_and_wait(start_of(FIRST_TAG)->pid));
 	assert_int_equal(ac_pool_worker_join(pool, 0, FIRST_TAG, LONG, NULL), 0);
-	assert_int_equal(kill(template, SIGSTOP), 0);
+	assert_true(send_signal(template, SIGSTOP));
 	/* The order waits for the template, unless that was faster. */
 	EVENTUALLY(ac_pool_dispatch(pool) >= 0 && seen->count == 2);
 	assert_int_equal(pthread_create(&thread, NULL, go_on_later, &template), 0);
@@ -130,7 +130,7 @@ static void test_runtime_join_tells_of_a_signal(void **state)
 	pool = open_runtime(1);
 	EVENTUALLY(has_run(FIRST_TAG));
 	assert_int_equal(ac_pool_worker_join(pool, 0, FIRST_TAG, 20 * MS, &outcome), -ETIMEDOUT);
-	assert_int_equal(kill(start_of(FIRST_TAG)->pid, SIGKILL), 0);
+	assert_true(send_signal(start_of(FIRST_TAG)->pid, SIGKILL));
 	assert_int_equal(ac_pool_worker_join(pool, 0, FIRST_TAG, LONG, &outcome), 0);
 	assert_int_equal(outcome.status, AC_EDIED);
 	assert_true(outcome.peak_rss > 0);
@@ -208,7 +208,7 @@ static void test_runtime_join_in_a_thread_beside_calls(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, join_first, &joiner), 0);
 	for (int i = 0; i < 50; i++)
 		assert_works(joiner.pool);
-	assert_int_equal(kill(start_of(FIRST_TAG)->pid, SIGKILL), 0);
+	assert_true(send_signal(start_of(FIRST_TAG)->pid, SIGKILL));
 	for (int i = 0; i < 50; i++)
 		assert_works(joiner.pool);
 	pthread_join(thread, NULL);
@@ -230,7 +230,7 @@ static void test_runtime_one_earlier_process_is_known(void **state)
 			assert_ended(pool, FIRST_TAG + n - 1, SIGKILL, -1);
 		if (n > 1)
 			assert_all_return(pool, 0, FIRST_TAG + n - 2, -ESRCH);
-		assert_int_equal(kill(start_of(FIRST_TAG + n)->pid, SIGKILL), 0);
+		assert_true(send_signal(start_of(FIRST_TAG + n)->pid, SIGKILL));
 		assert_ended(pool, FIRST_TAG + n, SIGKILL, -1);
 	}
 	assert_int_equal(ac_pool_close(pool), 0);
@@ -283,7 +283,7 @@ static void test_runtime_descriptor_is_readable_at_the_end(void **state)
 	EVENTUALLY(has_run(FIRST_TAG));
 	assert_works(pool);
 	assert_false(is_readable(live));
-	assert_int_equal(kill(start_of(FIRST_TAG)->pid, SIGKILL), 0);
+	assert_true(send_signal(start_of(FIRST_TAG)->pid, SIGKILL));
 	EVENTUALLY(is_readable(live));
 	assert_int_equal(ac_pool_worker_join(pool, 0, FIRST_TAG, LONG, NULL), 0);
 	late = ac_pool_worker_fd(pool, 0, FIRST_TAG);
@@ -384,7 +384,7 @@ static int outlive_template(void *arg)
 	SEAT_CHECK(fd == -ENOSYS || ac_pool_worker_kill(pool, 0, tag, 0) == 0);
 	SEAT_CHECK(fd == -ENOSYS || ac_pool_worker_kill(pool, 0, tag, SIGTERM) == 0);
 	if (fd == -ENOSYS)
-		kill(start_of(tag)->pid, SIGTERM);
+		SEAT_CHECK(send_signal(start_of(tag)->pid, SIGTERM));
 	SEAT_CHECK(ac_pool_worker_join(pool, 0, tag, LONG, &outcome) == 0);
 	SEAT_CHECK(outcome.status == AC_EDIED && outcome.pid == start_of(tag)->pid);
 	SEAT_CHECK(outcome.signal == 0 && outcome.exit_code == -1);
@@ -457,7 +457,7 @@ static pid_t victim;
 
 static int lose_in_starting(void *arg, unsigned worker, uint64_t *tag)
 {
-	if (victim && kill(victim, SIGKILL) == 0)
+	if (victim && send_signal(victim, SIGKILL))
 		while (is_alive(victim))
 			nap(MS);
 	victim = 0;
