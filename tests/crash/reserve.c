@@ -287,7 +287,7 @@ static void kill_early(void *arg)
 		CHECK_EQ(ac_pool_open(&pool, &opts), 0);
 		template = crash_template_of(pool);
 		CHECK(template > 0);
-		crash_sleep((int64_t)(crash_random(&seed) % (uint64_t)(4 * MS)));
+		crash_burn((int64_t)(crash_random(&seed) % (uint64_t)(MS / 8 << round % 6)));
 		kill(template, SIGKILL);
 		for (unsigned i = 0; i < WORKERS; i++) {
 			int64_t ns = MS;

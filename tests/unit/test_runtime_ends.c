@@ -182,6 +182,26 @@ static void test_runtime_join_works_after_terminate(void **state)
 	assert_int_equal(ac_pool_close(pool), 0);
 }
 
+/* The template's first fork fails. */
+static void test_runtime_join_tells_of_a_process_that_could_not_be_forked(void **state)
+{
+	struct ac_outcome outcome;
+	struct ac_pool *pool;
+
+	(void)state;
+	ac__fault_arm(AC__SYS_FORK, 2, 1, EAGAIN);
+	pool = open_runtime(1);
+	assert_int_equal(ac_pool_worker_join(pool, 0, FIRST_TAG, LONG, &outcome), 0);
+	assert_int_equal(outcome.signal, 0);
+	assert_int_equal(outcome.exit_code, -1);
+	assert_int_equal(outcome.pid, 0);
+	assert_string_equal(outcome.text, ac_strerror(-EAGAIN));
+	assert_int_equal(ac_pool_worker_pid(pool, 0, FIRST_TAG), -ESRCH);
+	assert_works(pool);
+	assert_int_equal(seen->count, 2);
+	assert_int_equal(ac_pool_close(pool), 0);
+}
+
 struct joiner {
 	struct ac_pool *pool;
 	int result;
@@ -254,6 +274,27 @@ static void test_runtime_kill_sends_any_signal(void **state)
 	assert_works(pool);
 	assert_int_equal(ac_pool_worker_kill(pool, 0, FIRST_TAG + 1, SIGKILL), 0);
 	assert_ended(pool, FIRST_TAG + 1, SIGKILL, -1);
+	assert_int_equal(ac_pool_close(pool), 0);
+}
+
+/* Signals are ordered from the template, which does not read now. */
+static void test_runtime_kill_never_waits(void **state)
+{
+	struct ac_pool *pool;
+	unsigned n = 0;
+	int r;
+
+	(void)state;
+	pool = open_runtime(1);
+	assert_works(pool);
+	assert_true(send_signal(seen->result, SIGSTOP));
+	while ((r = ac_pool_worker_kill(pool, 0, FIRST_TAG, 0)) == 0)
+		assert_true(++n < 1000000);
+	assert_int_equal(r, -EAGAIN);
+	assert_true(send_signal(seen->result, SIGCONT));
+	EVENTUALLY(ac_pool_worker_kill(pool, 0, FIRST_TAG, SIGTERM) == 0);
+	assert_ended(pool, FIRST_TAG, SIGTERM, -1);
+	assert_works(pool);
 	assert_int_equal(ac_pool_close(pool), 0);
 }
 
@@ -498,9 +539,11 @@ int main(void)
 		RUNTIME_TEST(test_runtime_join_tells_of_an_exit_code),
 		RUNTIME_TEST(test_runtime_join_works_after_that_of_the_pool),
 		RUNTIME_TEST(test_runtime_join_works_after_terminate),
+		RUNTIME_TEST(test_runtime_join_tells_of_a_process_that_could_not_be_forked),
 		RUNTIME_TEST(test_runtime_join_in_a_thread_beside_calls),
 		RUNTIME_TEST(test_runtime_one_earlier_process_is_known),
 		RUNTIME_TEST(test_runtime_kill_sends_any_signal),
+		RUNTIME_TEST(test_runtime_kill_never_waits),
 		RUNTIME_TEST(test_runtime_descriptor_is_readable_at_the_end),
 		RUNTIME_TEST(test_runtime_descriptor_needs_pidfds),
 		RUNTIME_TEST(test_runtime_pid_stays_until_its_end_is_taken),
