@@ -235,11 +235,15 @@ static void kill_reserve_behind_worker(void *arg)
 static void check_fails(void)
 {
 	struct ac_outcome failure = { 0 };
+	struct ac_worker_stat stats[WORKERS];
 
-	submit(WORKERS, 500 * MS);
+	submit(TASKS, 500 * MS);
 	await_running(1);
-	kill_now(pid_of_worker(WORKERS - 1));
-	CHECK(collect(WORKERS, &failure) >= 1);
+	CHECK_EQ(ac_pool_workers(pool, stats, WORKERS), WORKERS);
+	for (unsigned i = 0; i < WORKERS; i++)
+		if (stats[i].pid > 0)
+			kill_now(stats[i].pid);
+	CHECK(collect(TASKS, &failure) >= 1);
 	CHECK_EQ(failure.status, AC_ESTART);
 	if (!strstr(failure.text, "template") || !strstr(failure.text, "signal 9"))
 		crash_fail(__FILE__, __LINE__, "the text is: %s", failure.text);
@@ -267,6 +271,26 @@ static void kill_both_and_workers(void *arg)
 	check_fails();
 	close_pool();
 	check_nobody_is_left();
+}
+
+/* A template that is stopped does not reap its reserve: that comes to an owner that adopts orphans. */
+static void adopt_dead_reserve(void *arg)
+{
+	pid_t template;
+
+	(void)arg;
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	open_pool();
+	see_all();
+	template = crash_template_of(pool);
+	CHECK_EQ(kill(template, SIGSTOP), 0);
+	kill_now(crash_reserve_of(pool));
+	kill_now(template);
+	crash_check_usable(pool);
+	check_fails();
+	close_pool();
+	check_nobody_is_left();
+	crash_await_nobody(SECOND);
 }
 
 /* At some time after the pool was opened, mostly before there is a reserve. Either the pool goes on
@@ -403,6 +427,8 @@ int main(int argc, char **argv)
 		   kill_reserve_behind_worker, NULL, 20);
 	crash_case("template and reserve killed, idle", kill_both_and_workers, &no, 20);
 	crash_case("template and reserve killed, busy", kill_both_and_workers, &yes, 20);
+	crash_case("template and reserve killed, of an owner that adopts orphans",
+		   adopt_dead_reserve, NULL, 20);
 	crash_case("template killed soon after opening", kill_early, NULL, 40);
 	crash_case("the owner can't take a reserve", refuse_reserves, NULL, 20);
 	crash_case("no template, and a start was to be tried again", sleep_without_template,
