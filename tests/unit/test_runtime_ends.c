@@ -493,15 +493,30 @@ static void test_runtime_workers_outlive_template_and_reserve(void **state)
 	ALONE(outlive_both, NULL);
 }
 
-/* In starting, so that the start is not ordered yet. */
+/* Killed in starting, so before that start is ordered. Another thread notices it meanwhile. */
 static pid_t victim;
+static _Atomic unsigned dispatches;
+static atomic_bool enough;
+
+static void *dispatch_often(void *pool)
+{
+	while (!enough) {
+		ac_pool_dispatch(pool);
+		dispatches++;
+		nap(MS);
+	}
+	return NULL;
+}
 
 static int lose_in_starting(void *arg, unsigned worker, uint64_t *tag)
 {
-	if (victim && send_signal(victim, SIGKILL))
-		while (is_alive(victim))
+	if (victim && kill_and_wait(victim)) {
+		unsigned before = dispatches;
+
+		victim = 0;
+		while (dispatches < before + 5)
 			nap(MS);
-	victim = 0;
+	}
 	return starting(arg, worker, tag);
 }
 
@@ -509,7 +524,9 @@ static int lose_template_in_starting(void *arg)
 {
 	struct ac_runtime own = runtime;
 	struct ac_pool_opts opts = { .size = sizeof opts, .workers = 1, .runtime = &own };
+	struct ac_outcome outcome;
 	struct ac_pool *pool = NULL;
+	pthread_t threads[2];
 
 	(void)arg;
 	seen->owner = getpid();
@@ -517,9 +534,18 @@ static int lose_template_in_starting(void *arg)
 	SEAT_CHECK(ac_pool_open(&pool, &opts) == 0 && works(pool));
 	SEAT_CHECK(COMES_TRUE(has_reserve(pool), 10));
 	victim = seen->result;
+	for (int i = 0; i < 2; i++)
+		SEAT_CHECK(pthread_create(&threads[i], NULL, dispatch_often, pool) == 0);
 	SEAT_CHECK(kill_and_wait(start_of(FIRST_TAG)->pid));
-	SEAT_CHECK(works(pool));
-	SEAT_CHECK(victim == 0 && start_of(tag_of(0))->parent != seen->result);
+	SEAT_CHECK(works(pool) && victim == 0);
+	enough = true;
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	/* It is the reserve's, which tells how it ends. */
+	SEAT_CHECK(seen->count == 2 && start_of(FIRST_TAG + 1)->parent != seen->result);
+	SEAT_CHECK(ac_pool_worker_kill(pool, 0, FIRST_TAG + 1, SIGTERM) == 0);
+	SEAT_CHECK(ac_pool_worker_join(pool, 0, FIRST_TAG + 1, LONG, &outcome) == 0);
+	SEAT_CHECK(outcome.signal == SIGTERM);
 	return ac_pool_close(pool);
 }
 
