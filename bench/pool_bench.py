@@ -21,7 +21,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "python"))
 
 from contestants import PEERS  # noqa: E402
-from rows import LIMIT, ROWS, Experiment, Plan, Spec  # noqa: E402
+from plan import LIMIT, Experiment, Plan, Spec  # noqa: E402
+from rows import ROWS  # noqa: E402
 from runner import Load, Turn, adopt_orphans, run_turn, wait_for_quiet  # noqa: E402
 from table import Line, Table  # noqa: E402
 
@@ -55,7 +56,8 @@ def read_options() -> argparse.Namespace:
                         "(default: each row's own, mostly 5)")
     parser.add_argument("--peers", type=list_of(PEERS), default=list(PEERS), metavar="A,B",
                         help=f"of {', '.join(PEERS)}; '' for none (default: what is installed)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds, shorter turns, fewer sizes")
+    parser.add_argument("--quick", action="store_true",
+                        help="fewer rounds, shorter turns, fewer sizes")
     parser.add_argument("--patience", type=float, default=0, metavar="SECONDS",
                         help="before each comparison wait for a quiet machine, so long at most")
     parser.add_argument("--json", metavar="FILE", help="all samples, as one JSON document")
@@ -84,8 +86,8 @@ class Bench:
         return [name for name in self.options.peers if name in self.versions]
 
     def rounds(self, experiment: Experiment) -> int:
-        rounds = self.options.rounds or experiment.rounds
-        return min(rounds, 2) if self.options.quick and not self.options.rounds else rounds
+        usual = experiment.quick if self.options.quick else experiment.rounds
+        return self.options.rounds or min(usual, experiment.rounds)
 
     def measure(self, experiment: Experiment) -> tuple[list[dict[str, Turn]], dict[str, str]]:
         """All rounds; and the last fault of each side. Who has failed takes no more turns."""

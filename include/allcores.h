@@ -193,6 +193,10 @@ struct ac_pool_opts {
 
 /* Calls that block return -EINTR when a signal handler ran in their thread. */
 #define AC_POOL_INTERRUPTIBLE 1u
+/* ac_pool_terminate lets workers end in their own way where they can: a worker whose process handles
+ * SIGTERM gets that signal; others are killed if they are at work or starting, and leave as from
+ * a closed pool if they are idle. ac_pool_join then kills what has not gone within two seconds. */
+#define AC_POOL_GENTLE 2u
 
 /*
  * Open a pool. Returns when the workers are being started; the first calls
@@ -521,7 +525,7 @@ AC_API int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events,
 
 /* Take no more work: later submissions return AC_ECLOSED. 0 or AC_EFORK. */
 AC_API int ac_pool_shut(struct ac_pool *pool);
-/* Stop now: all unfinished work ends with AC_ECANCELED, workers are killed, no
+/* Stop now: all unfinished work ends with AC_ECANCELED, workers are killed (but see AC_POOL_GENTLE), no
  * more work is taken. Does not wait for the processes to end. 0 or AC_EFORK. */
 AC_API int ac_pool_terminate(struct ac_pool *pool);
 /* Wait until all work has ended and its callbacks have returned; after shut
@@ -693,7 +697,8 @@ AC_API pid_t ac_pool_worker_pid(struct ac_pool *pool, unsigned worker, uint64_t 
 AC_API int ac_pool_worker_join(struct ac_pool *pool, unsigned worker, uint64_t tag,
 			       int64_t timeout_ns, struct ac_outcome *outcome);
 /* Send it a signal, never to a stranger that got the same pid. 0; -ESRCH also when it has ended;
- * -EAGAIN: not now, the template has too many orders to read. */
+ * -EAGAIN: not now, the template has too many orders to read; -EINTR. Waits while the runtime's
+ * function starting runs for it. */
 AC_API int ac_pool_worker_kill(struct ac_pool *pool, unsigned worker, uint64_t tag, int signal);
 /* A descriptor that is readable once it has ended (close-on-exec, the caller's to close), or -errno:
  * -ENOSYS where the system has no pidfds. Waits like ac_pool_worker_pid. */

@@ -26,6 +26,7 @@
 
 #include "ending.h"
 #include "output.h"
+#include "procfs.h"
 #include "sys.h"
 #include "worker.h"
 
@@ -191,6 +192,7 @@ static void start_child(struct server *server, uint32_t seat, uint64_t tag, int 
 		note_report(server, seat, 0, pid, 0);
 		return;
 	}
+	atomic_store(&server->pids[seat], pid);
 	server->children[seat].pid = pid;
 	server->alive++;
 }
@@ -463,20 +465,6 @@ static void rehearse(void)
 	ac__output_try_flush();
 }
 
-/* Handlers of other libraries (pthread_atfork) run in the template, and some start threads. */
-static int count_threads(void)
-{
-	FILE *file = ac__sys_open_file("/proc/self/status");
-	char line[256];
-	int n = 0;
-
-	while (file && !n && fgets(line, sizeof line, file))
-		sscanf(line, "Threads: %d", &n);
-	if (file)
-		fclose(file);
-	return n;
-}
-
 static void serve(struct server *server)
 {
 	while (take_orders(server)) {
@@ -509,7 +497,8 @@ be_template(const struct ac__template_plan *plan, struct ac__template *template,
 	snprintf(name, sizeof name, "%.14s*", plan->name);
 	ac__sys_name(name);
 	rehearse();
-	atomic_store(&server->pids[AC__OWNER_SEAT], count_threads());
+	/* Handlers of other libraries (pthread_atfork) have run here, and some start threads. */
+	atomic_store(&server->pids[AC__OWNER_SEAT], ac__procfs_threads(getpid()));
 	serve(server);
 	kill_reserve(server);
 	for (uint32_t seat = 0; seat < server->seats; seat++)

@@ -26,10 +26,11 @@ struct ac__template_plan {
 	const struct ac_runtime *runtime; /* NULL: the workers are C's */
 	const char *name;
 	const void *group;	/* of the pool's forkguards: they stay on the list in the template */
-	/* By seat: the pid of the worker that the template has forked, 0 for none. The worker writes
-	 * it as the first thing that it does, and then gives this memory up. The template clears an
-	 * entry before it reaps the process: so while an entry stands the pid is that worker's. The
-	 * entry of the owner's seat is the number of the template's threads. */
+	/* By seat: the pid of the worker that the template has forked, 0 for none. Both write it: the
+	 * worker, as the first thing that it does, since the template may be killed just then, and
+	 * the template, since the worker may be stopped. The worker then gives this memory up. The
+	 * template clears an entry before it reaps the process: so while an entry stands the pid is
+	 * that worker's. The entry of the owner's seat is the number of the template's threads. */
 	_Atomic int32_t *pids;
 	void (*let_go)(void *arg);	/* close the descriptors that are the owner's alone */
 	void *let_go_arg;

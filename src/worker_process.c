@@ -25,17 +25,30 @@ static const struct ac__worker_record *record_of(const struct search *search)
 	return &search->pool->workers.records[search->seat];
 }
 
-/* It is being started, or runs, or its end was not noticed yet. */
-static bool is_there(const struct search *search)
-{
-	return record_of(search)->state != AC__RECORD_ABSENT &&
-	       record_of(search)->tag == search->tag;
-}
-
 static bool has_ended(const struct search *search)
 {
-	return !is_there(search) && record_of(search)->last_tag == search->tag &&
-	       record_of(search)->last.status;
+	return record_of(search)->last_tag == search->tag && record_of(search)->last.status;
+}
+
+/* It is being started, or runs, or its end was not noticed yet. The runtime knows the tag of a process
+ * before its own function for the start has returned: until then the seat's next process may be
+ * this one. */
+static bool is_there(const struct search *search)
+{
+	const struct ac__worker_record *record = record_of(search);
+
+	return !has_ended(search) && record->state != AC__RECORD_ABSENT &&
+	       (record->tag == search->tag || record->in_start);
+}
+
+static bool is_being_started(const struct search *search)
+{
+	return is_there(search) && record_of(search)->in_start;
+}
+
+static bool was_started(void *search)
+{
+	return !is_being_started(search);
 }
 
 static bool is_over(void *search)
@@ -128,7 +141,11 @@ int ac_pool_worker_kill(struct ac_pool *pool, unsigned worker, uint64_t tag, int
 
 	if (r < 0)
 		return r;
-	r = is_there(&search) ? ac__workers_signal(&pool->workers, search.seat, signal) : -ESRCH;
+	r = ac__wait_until(pool, was_started, &search, INT64_MAX);
+	if (r == 0 && !is_there(&search))
+		r = -ESRCH;
+	if (r == 0)
+		r = ac__workers_signal(&pool->workers, search.seat, signal);
 	ac__pool_unlock(pool);
 	return r;
 }

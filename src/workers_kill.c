@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <signal.h>
 
+#include "procfs.h"
+
 /* A template that has ended is lost, and ac__workers_next_end kills then by the pidfd. */
 static int signal_by_template(struct ac__workers *workers, unsigned seat, int signal)
 {
@@ -43,9 +45,42 @@ int ac__workers_signal(struct ac__workers *workers, unsigned seat, int signal)
 
 	if (record->pidfd >= 0)
 		return ac__sys_pidfd_kill(record->pidfd, signal);
-	if (record->lost_template || !ac__workers_has_template(workers))
+	if (!record->lost_template && ac__workers_has_template(workers))
+		return signal_by_template(workers, seat, signal);
+	if (!ac__is_living_child(record->pid))
 		return -ESRCH;
-	return signal_by_template(workers, seat, signal);
+	return kill(record->pid, signal) < 0 ? -errno : 0;
+}
+
+/* The pid of the seat's process, 0 where it is not known. */
+static pid_t pid_of(const struct ac__workers *workers, unsigned seat)
+{
+	pid_t pid = workers->records[seat].pid;
+
+	return pid || !workers->plan.pids ? pid : atomic_load(&workers->plan.pids[seat]);
+}
+
+/* Idle workers find by themselves that they are to leave. */
+static void stop(struct ac__workers *workers, unsigned seat)
+{
+	const struct ac__seat_shm *row = &ac__workers_arena(workers)->seats[seat];
+	pid_t pid = pid_of(workers, seat);
+
+	ac__workers_note_ready(workers, seat);
+	if (atomic_load(&row->leaving) & AC__LEAVING_TOLD)
+		return;
+	if (pid && ac__procfs_catches(pid, SIGTERM) &&
+	    ac__workers_signal(workers, seat, SIGTERM) == 0)
+		return;
+	if (workers->records[seat].state != AC__RECORD_READY || atomic_load(&row->task))
+		ac__workers_kill(workers, seat);
+}
+
+void ac__workers_stop_all(struct ac__workers *workers)
+{
+	for (unsigned seat = 1; seat <= workers->count; seat++)
+		if (ac__workers_is_present(workers, seat))
+			stop(workers, seat);
 }
 
 void ac__workers_kill_all(struct ac__workers *workers)

@@ -16,6 +16,7 @@ LAYERS = """
     err
     opts
     sys sys_memory sys_fault
+    procfs
     output
     forkguard
     bell
@@ -60,7 +61,8 @@ LAYERS = """
 """
 
 # python/ext, the lowest file first: a file includes only files in front of it, so there is no circle.
-EXTENSION = "ext errors waiting codec outcome dropped task stream worker starter pool module".split()
+EXTENSION = ("ext errors waiting undisturbed codec outcome dropped task stream worker starter runtime "
+             "pool module").split()
 
 LAYER = {stem: number for number, line in enumerate(LAYERS.split("\n"))
          for stem in line.split()}

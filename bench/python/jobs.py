@@ -51,6 +51,22 @@ def naps() -> list[tuple[int, int, float]]:
     return [(i, 2 * i, source.uniform(1, 3) * NAP_SCALE) for i in range(NAPS)]
 
 
+def short_naps() -> list[tuple[int, int, float]]:
+    """Arguments of 50 calls that sleep 10 to 20 ms, evenly spread, in a scattered order."""
+    return [(i, 2 * i, (10 + i * 37 % NAPS / 5) / 1000) for i in range(NAPS)]
+
+
+def nap_and_tell_pid(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def come_and_wait(come: int, gate: int) -> bytes:
+    """Tell the owner through one inherited pipe, then wait for a byte from another."""
+    os.write(come, b".")
+    return os.read(gate, 1)
+
+
 def tell_pid_and_wait(pipe: int) -> None:
     """Write the worker's pid into an inherited pipe, then sleep longer than anybody waits."""
     if pipe >= 0:

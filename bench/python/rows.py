@@ -4,82 +4,13 @@
 A row is a function of a Plan and gives experiments. The turns of one experiment are
 interleaved; its lines are read from them.
 """
-import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import jobs
+import rows_start
 from contestants import CONTESTANTS
+from plan import NO_LESS, NO_SLOWER, Experiment, Plan, Side, Spec, each, makespan
 from table import Goal
-
-LIMIT = 60.0    # seconds; longer than any turn takes: it hangs
-
-NO_SLOWER = Goal("ratio", 1, lower=True)
-NO_LESS = Goal("ratio", 1)
-
-
-@dataclass
-class Plan:
-    """What the command line wants."""
-
-    cores: int
-    peers: list[str]
-    quick: bool = False
-
-    @property
-    def seconds(self) -> float:
-        return 0.15 if self.quick else 0.4
-
-    def two(self) -> list[str]:
-        return ["ours", "stdlib"]
-
-    def able(self, method: str) -> list[str]:
-        """Ours, the standard library's, and the peers who have this method of a pool."""
-        return self.two() + [name for name in self.peers if hasattr(CONTESTANTS[name], method)]
-
-    def starting_by(self, method: str) -> list[str]:
-        """Ours, the standard library's, and the peers who start processes that way."""
-        return self.two() + [name for name in self.peers
-                             if method in CONTESTANTS[name].methods]
-
-
-@dataclass
-class Side:
-    """One of those who take turns; contestant only where it isn't the name."""
-
-    name: str
-    turn: str
-    parameters: dict = field(default_factory=dict)
-
-    @property
-    def contestant(self) -> str:
-        return self.name if self.name in CONTESTANTS else "stdlib"
-
-
-@dataclass
-class Spec:
-    """A line: the figure's name, or a function of one round's figures by side."""
-
-    what: str
-    figure: str | Callable[[dict[str, dict], str], float]
-    unit: str
-    goal: Goal | None = None
-    floor: float | None = None      # where the floor is known beforehand
-
-
-@dataclass
-class Experiment:
-    """Sides that take turns, and the lines made of their figures. limit: seconds of a turn."""
-
-    sides: list[Side]
-    lines: list[Spec]
-    rounds: int = 5
-    limit: float = LIMIT
-
-
-def _each(names: list[str], turn: str, **parameters) -> list[Side]:
-    return [Side(name, turn, parameters) for name in names]
-
 
 # ---- small tasks --------------------------------------------------------------
 
@@ -88,20 +19,20 @@ def row_tasks(plan: Plan) -> Iterator[Experiment]:
     for call, needs, what in (("map 1", "map", "map, chunksize=1"), ("imap", "imap", "imap"),
                               ("imap_unordered", "imap_unordered", "imap_unordered"),
                               ("apply_async", "submit_all", "apply_async, then get")):
-        yield Experiment(_each(plan.able(needs), "rate", call=call, seconds=plan.seconds),
+        yield Experiment(each(plan.able(needs), "rate", call=call, seconds=plan.seconds),
                          [Spec(what, "rate", "/s", goal)])
 
 
 def row_map(plan: Plan) -> Iterator[Experiment]:
     goal = Goal("ratio", 1.5, 2.5)
-    sides = _each(plan.able("map"), "rate", call="map", long=True, seconds=plan.seconds)
+    sides = each(plan.able("map"), "rate", call="map", long=True, seconds=plan.seconds)
     yield Experiment(sides, [Spec("map of a list, default chunks", "rate", "/s", goal)])
-    yield Experiment(_each(plan.two(), "rate", call="map range", long=True, seconds=plan.seconds),
+    yield Experiment(each(plan.two(), "rate", call="map range", long=True, seconds=plan.seconds),
                      [Spec("map of a range, default chunks", "rate", "/s", goal)])
 
 
 def row_latency(plan: Plan) -> Iterator[Experiment]:
-    yield Experiment(_each(plan.able("apply"), "latency", count=500 if plan.quick else 2000),
+    yield Experiment(each(plan.able("apply"), "latency", count=500 if plan.quick else 2000),
                      [Spec("apply, back to back, p50", "p50", "µs",
                            Goal("ratio", 0.25, lower=True)),
                       Spec("apply, back to back, p99", "p99", "µs", NO_SLOWER)])
@@ -113,60 +44,25 @@ def row_more(plan: Plan) -> Iterator[Experiment]:
                        ("imap_unordered 100", "imap_unordered, chunksize=100"),
                        ("callbacks", "apply_async with callback")):
         share = 10 if "100" in call else 1
-        yield Experiment(_each(plan.two(), "rate", call=call, share=share, seconds=plan.seconds),
+        yield Experiment(each(plan.two(), "rate", call=call, share=share, seconds=plan.seconds),
                          [Spec(what, "rate", "/s", NO_LESS)])
-    yield Experiment(_each(plan.two(), "rate", call="starmap", long=True, share=0.3,
+    yield Experiment(each(plan.two(), "rate", call="starmap", long=True, share=0.3,
                            seconds=plan.seconds),
                      [Spec("starmap, default chunks", "rate", "/s", NO_LESS)])
     for items in (1, 10, 100, 10000):
         count = 60 if items == 10000 else 300
-        yield Experiment(_each(plan.two(), "small_map", items=items, count=count),
+        yield Experiment(each(plan.two(), "small_map", items=items, count=count),
                          [Spec(f"map of {items}, p50", "p50", "µs", NO_SLOWER)])
-    yield Experiment(_each(plan.two(), "latency_after", items=300_000),
+    yield Experiment(each(plan.two(), "latency_after", items=300_000),
                      [Spec("apply after a map of 300k strings, p50", "p50", "µs", NO_SLOWER)])
-    yield Experiment(_each(plan.two(), "raising"),
+    yield Experiment(each(plan.two(), "raising"),
                      [Spec("apply that raises, p50", "p50", "µs", NO_SLOWER)])
 
 
-# ---- start and stop --------------------------------------------------------------
-
-def _start(plan: Plan, names: list[str], method: str, workers: int, first: Goal,
-           megabytes: int = 0) -> Experiment:
-    # The other pools take most of a second for 50 workers.
-    again = 2 if plan.quick or workers > 2 else 4
-    sides = _each(names, "start", method=method, workers=workers, megabytes=megabytes,
-                  again=again)
-    if method == "fork":
-        sides.append(Side("floor", "bare_forks", {"workers": workers, "megabytes": megabytes}))
-    return Experiment(sides, [
-        Spec(f"{method}, {workers}: first result", "first", "ms", first),
-        Spec(f"{method}, {workers}: close and join", "close", "ms", NO_SLOWER),
-        Spec(f"{method}, {workers}: first result, again", "first again", "ms", first),
-        Spec(f"{method}, {workers}: close and join, again", "close again", "ms", NO_SLOWER)],
-        rounds=7)
-
-
-def row_start(plan: Plan) -> Iterator[Experiment]:
-    fork = Goal("ratio", 0.7, 0.5, lower=True)
-    for method, workers, goal in (("fork", 2, fork), ("fork", 50, fork),
-                                  ("spawn", 2, NO_SLOWER), ("forkserver", 2, NO_SLOWER)):
-        yield _start(plan, plan.starting_by(method), method, workers, goal)
-
-
-def row_gigabyte(plan: Plan) -> Iterator[Experiment]:
-    names = plan.two() + [name for name in plan.peers if name == "executor"]
-    yield _start(plan, names, "fork", 2, NO_SLOWER, megabytes=1024)
-
-
-def row_import(_plan: Plan) -> Iterator[Experiment]:
-    goal = Goal("difference", 3, lower=True)
-    yield Experiment(_each(["ours", "stdlib"], "import_time"),
-                     [Spec("import of allcores", "ms", "ms", goal),
-                      Spec("import of allcores.pool", "pool ms", "ms", goal)], rounds=15)
-
+# ---- a whole program ----------------------------------------------------------
 
 def row_squares(plan: Plan) -> Iterator[Experiment]:
-    yield Experiment(_each(plan.two(), "squares"),
+    yield Experiment(each(plan.two(), "squares"),
                      [Spec("four sleeps of 2 s, pool of 8", "s", "s",
                            Goal("ours", 2.1, 2.05, lower=True), floor=2.0)],
                      rounds=1 if plan.quick else 3)
@@ -181,39 +77,27 @@ def row_cores(plan: Plan) -> Iterator[Experiment]:
 
     for program, what in (("sieve", "sieve"), ("maths", "do the maths")):
         parameters = {"program": program, "workers": plan.cores}
-        sides = [Side("loop", "loop", parameters), *_each(plan.two(), "work", **parameters),
+        sides = [Side("loop", "loop", parameters), *each(plan.two(), "work", **parameters),
                  Side("floor", "loops_at_once", parameters)]
         yield Experiment(sides, [Spec(f"{what}: one / (cores * all)", efficiency, "",
                                       Goal("ours", 0.97, 0.99))],
                          rounds=1 if plan.quick else 5)
 
 
-def makespan(seconds: list[float], workers: int) -> float:
-    """How long one piece at a time takes, whoever is free taking the next."""
-    free = [0.0] * workers
-    for length in seconds:
-        heapq.heappush(free, heapq.heappop(free) + length)
-    return max(free)
-
-
 def row_naps(plan: Plan) -> Iterator[Experiment]:
     lengths = [seconds for _, _, seconds in jobs.naps()]
     sizes = (4, 10, 50) if plan.quick else (1, 2, 4, 6, 8, 10, 12, 14, 18, 50)
     for workers in sizes:
-        floor = makespan(lengths, workers)
-        lines = [Spec(f"50 sleeps, pool of {workers}: starmap", "map", "s",
-                      Goal("floor", 1.01, lower=True), floor)]
-        if workers in (10, 50):
-            lines.append(Spec(f"50 sleeps, pool of {workers}: open, starmap, close", "whole", "s",
-                              NO_SLOWER, floor))
-        yield Experiment(_each(plan.two(), "naps", workers=workers), lines,
+        yield Experiment(each(plan.two(), "naps", workers=workers),
+                         [Spec(f"50 sleeps, pool of {workers}: starmap", "map", "s",
+                               Goal("floor", 1.01, lower=True), makespan(lengths, workers))],
                          rounds=1 if plan.quick else 3)
 
 
 # ---- memory, large payloads, death --------------------------------------------------------
 
 def row_readahead(plan: Plan) -> Iterator[Experiment]:
-    yield Experiment(_each(plan.two(), "read_ahead"),
+    yield Experiment(each(plan.two(), "read_ahead"),
                      [Spec("imap, endless source: growth in 3 s", "growth", "MB",
                            Goal("ours", 2, lower=True)),
                       Spec("imap, endless source: items ahead", "ahead", "items")],
@@ -221,7 +105,7 @@ def row_readahead(plan: Plan) -> Iterator[Experiment]:
 
 
 def row_idle(plan: Plan) -> Iterator[Experiment]:
-    yield Experiment(_each(plan.two(), "idle", workers=50),
+    yield Experiment(each(plan.two(), "idle", workers=50),
                      [Spec("pool of 50, used: memory", "mb", "MB", NO_SLOWER),
                       Spec("pool of 50, idle: wake-ups", "wakeups", "/s", NO_SLOWER)],
                      rounds=1 if plan.quick else 3)
@@ -238,12 +122,12 @@ def row_payload(plan: Plan) -> Iterator[Experiment]:
         pass
     for kind, size, way in sizes:
         label = f"{size >> 10} KB" if size < 1 << 20 else f"{size >> 20} MB"
-        yield Experiment(_each(plan.two() + [p for p in plan.peers if p == "executor"],
-                               "payload", kind=kind, size=size, way=way, seconds=plan.seconds),
+        yield Experiment(each(plan.two() + [p for p in plan.peers if p == "executor"],
+                              "payload", kind=kind, size=size, way=way, seconds=plan.seconds),
                          [Spec(f"{kind} {label} {way}", "speed", "MB/s", NO_LESS)])
     for size, items in ((1 << 10, 2000), (1 << 20, 32)):
         label = f"{size >> 10} KB" if size < 1 << 20 else f"{size >> 20} MB"
-        yield Experiment(_each(plan.two(), "payload_map", size=size, items=items),
+        yield Experiment(each(plan.two(), "payload_map", size=size, items=items),
                          [Spec(f"map of {items} x {label}, in and out", "speed", "MB/s", NO_LESS)])
 
 
@@ -251,11 +135,11 @@ def row_death(plan: Plan) -> Iterator[Experiment]:
     """The standard library waits for ever, so it takes no turn."""
     names = ["ours"] + [name for name in plan.peers if hasattr(CONTESTANTS[name], "submit")
                         and "fork" in CONTESTANTS[name].methods]
-    yield Experiment(_each(names, "death", where="apply_async"),
+    yield Experiment(each(names, "death", where="apply_async"),
                      [Spec("SIGKILL in apply_async, to the error", "ms", "ms"),
                       Spec("afterwards the pool works (1) or not (0)", "usable", "",
                            Goal("ours", 1))], limit=30)
-    yield Experiment(_each(["ours"], "death", where="map"),
+    yield Experiment(each(["ours"], "death", where="map"),
                      [Spec("SIGKILL in map, to the error", "ms", "ms"),
                       Spec("afterwards the pool works (1) or not (0)", "usable", "",
                            Goal("ours", 1))], limit=30)
@@ -266,13 +150,12 @@ ROWS: dict[str, tuple[str, Callable[[Plan], Iterator[Experiment]]]] = {
     "map": ("no-op tasks a second in a map of a million, pool of 2", row_map),
     "latency": ("wait for one no-op, pool of 2", row_latency),
     "more": ("other calls, pool of 2", row_more),
-    "start": ("open to the first result, and close", row_start),
-    "gigabyte": ("the same in a parent of 1 GB; floor: bare os.fork", row_gigabyte),
-    "import": ("in a fresh interpreter, beside import multiprocessing.pool", row_import),
+    **rows_start.ROWS,
     "squares": ("a whole program that sleeps", row_squares),
     "cores": ("efficiency on all cores; floor: bare forks, work shared out beforehand",
               row_cores),
-    "naps": ("50 sleeps of 50 to 150 ms; floor: one at a time, computed", row_naps),
+    "naps": ("50 sleeps of 50 to 150 ms, workers ready; floor: one at a time, computed",
+             row_naps),
     "readahead": ("imap over a source without end, slow reader", row_readahead),
     "idle": ("what a pool of 50 costs", row_idle),
     "payload": ("large arguments and results, one call at a time", row_payload),

@@ -63,7 +63,7 @@ def _last_line(file) -> str:
 
 def run_turn(function: str, contestant: str, parameters: dict, limit: float) -> Turn:
     """Run one turn, at most so many seconds."""
-    argv = [sys.executable, TURN, function, contestant, json.dumps(parameters)]
+    argv = [sys.executable, TURN, function, contestant, repr(parameters)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                                    start_new_session=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Turns about a pool's life: start and stop, import, memory, a killed worker."""
+"""Turns about whole programs, what pools use, and killed workers."""
 import os
 import signal
 import subprocess
@@ -20,64 +20,6 @@ def probe(contestant):
         return {"missing": str(error)}
 
 
-def _ballast(megabytes: int) -> bytearray:
-    """Memory with every page touched."""
-    return bytearray(b"x") * (megabytes << 20)
-
-
-def start(contestant, method: str, workers: int, megabytes: int = 0, again: int = 4):
-    """ms to the first result and to close; of the program's first pool, and of those after it."""
-    ballast = _ballast(megabytes)
-    contestant.version()    # the import is another row's
-    firsts, closes = [], []
-    for _ in range(1 + again):
-        begin = time.perf_counter()
-        pool = contestant(workers, method)
-        result = pool.apply(jobs.noop, 7)
-        middle = time.perf_counter()
-        pool.close()
-        end = time.perf_counter()
-        if result != 7:
-            raise AssertionError("wrong result: apply")
-        firsts.append((middle - begin) * 1e3)
-        closes.append((end - middle) * 1e3)
-    del ballast
-    figures = {"first": firsts[0], "close": closes[0]}
-    if again:
-        figures["first again"] = sorted(firsts[1:])[again // 2]
-        figures["close again"] = sorted(closes[1:])[again // 2]
-    return figures
-
-
-def bare_forks(_contestant, workers: int, megabytes: int, again: int = 4):
-    """The floor of the same: ms of so many os.fork calls, and of their ends."""
-    ballast = _ballast(megabytes)
-    firsts, closes = [], []
-    for _ in range(1 + again):
-        begin = time.perf_counter()
-        reader, writer = os.pipe()
-        children = []
-        for _ in range(workers):
-            pid = os.fork()
-            if pid == 0:
-                os.close(writer)
-                os.read(reader, 1)
-                os._exit(0)
-            children.append(pid)
-        middle = time.perf_counter()
-        os.close(writer)
-        for pid in children:
-            os.waitpid(pid, 0)
-        os.close(reader)
-        end = time.perf_counter()
-        firsts.append((middle - begin) * 1e3)
-        closes.append((end - middle) * 1e3)
-    del ballast
-    return {"first": firsts[0], "close": closes[0],
-            "first again": sorted(firsts[1:])[again // 2],
-            "close again": sorted(closes[1:])[again // 2]}
-
-
 def squares(contestant):
     """Four sleeps of 2 s in a pool of 8, as a program: seconds from its start to its end."""
     module = contestant.module.partition(".")[0]
@@ -88,18 +30,6 @@ def squares(contestant):
     if sorted(done.stdout.split()) != [b"1", b"16", b"4", b"9"]:
         raise AssertionError(f"wrong output: {done.stdout!r}")
     return {"s": took}
-
-
-def import_time(contestant):
-    """ms of an import in a fresh interpreter: ours, and with what it imports for a pool."""
-    pool = contestant.module.removesuffix(".pool") + ".pool"
-    return {"ms": _time_import(contestant.module), "pool ms": _time_import(pool)}
-
-
-def _time_import(module: str) -> float:
-    code = (f"import time; t = time.perf_counter(); import {module}; "
-            "print((time.perf_counter() - t) * 1e3)")
-    return float(subprocess.check_output([sys.executable, "-c", code]))
 
 
 def _resident_mb() -> float:

@@ -153,6 +153,11 @@ def from_code(code: int, name: str, text: str) -> BaseException:
     return OSError(-code, os.strerror(-code))
 
 
+def showable(text: str) -> str:
+    """The text, with what can't be written as UTF-8 or in a C string in its escaped form."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+
+
 def describe(function: object) -> str | None:
     """The name of what a call runs, as its user would write it. Never an object's repr, which may
     raise, or be as long as the object's data."""
@@ -162,7 +167,7 @@ def describe(function: object) -> str | None:
         if isinstance(function, functools.partial):
             return f"partial({describe(function.func)})"
         module: object = getattr(function, "__module__", None)
-        return f"{module or '?'}.{function.__qualname__}"  # type: ignore[attr-defined]
+        return showable(f"{module or '?'}.{function.__qualname__}")  # type: ignore[attr-defined]
     except Exception:  # an object without a name, or with a __getattr__ that raises
         return f"{describe(type(function))} object"
 

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Sequence
 
-from . import _core, signals
+from . import _core
 from .errors import TaskCancelled
 from .intake import Intake
 from .results import REFUSALS, STARVED, CallResult, MapResult, take_back
@@ -44,7 +44,7 @@ class Handler:
                 self._thread = threading.Thread(
                     target=self._run, args=(stream,), name="allcores-handler", daemon=True
                 )
-                signals.without_handlers(self._thread.start)
+                _core.undisturbed(self._thread.start)
                 self._stream = stream
             except BaseException:  # keep no stream whose results no thread takes
                 self._stream = self._thread = None

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from multiprocessing import TimeoutError
 
-from . import _core, signals
+from . import _core
 from .errors import TaskCancelled
 from .intake import Intake
 from .results import name_task
@@ -204,7 +204,7 @@ class Source:
     def _start_thread(self) -> None:
         try:
             self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
-            signals.without_handlers(self._thread.start)
+            _core.undisturbed(self._thread.start)
         except BaseException:  # the next call tries again
             self._thread = None
             raise

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import sys
 import threading
 import warnings
@@ -16,7 +17,8 @@ from types import FunctionType
 
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks, nominal_size
-from .crew import Crew
+from ._forked import ForkedCrew, can_fork
+from .crew import Crew, make_process
 from .errors import advise
 from .handler import Handler
 from .imap import IMapIterator, IMapUnorderedIterator, Source
@@ -130,9 +132,9 @@ class Pool:
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = tuple(initargs)
-        self._crew = Crew(self.Process, self._ctx, initializer, self._initargs)
+        self._crew = self._make_crew()
         try:
-            self._core = _core.Pool(processes, maxtasksperchild or 0, self._crew, AsyncResult)
+            self._core = self._crew.open(processes, maxtasksperchild or 0, AsyncResult)
         except BaseException as error:
             self._crew.stop()
             raise advise(self._crew.failure or error) from None
@@ -147,6 +149,17 @@ class Pool:
         )
         self._paces: dict[object, float] = {}  # nanoseconds per item, by function
         self._state = RUN
+
+    def _make_crew(self) -> Crew:
+        make = functools.partial(
+            make_process, self.Process, self._ctx, self._initializer, self._initargs
+        )
+        first = make()
+        if can_fork(first[0]):
+            return ForkedCrew(make, first, self._initializer is not None)
+        from ._started import StartedCrew  # here, since fork does not need it
+
+        return StartedCrew(make, first)
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._state == RUN:

@@ -277,6 +277,7 @@ class MapResult(StreamedResult):
                     self.feed(lambda _, items: self.push_to(stream, items))
                 except REFUSALS as error:
                     self.fail_unsubmitted(error)
+                    continue  # perhaps nothing is under way whose result could be taken
                 rows = stream.take(STARVED if self.is_starved() else None)
                 for row in rows or ():
                     self.receive(*row)

@@ -3,35 +3,44 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import]  # makes no enums, which would take a worker long
 import os
 import signal
 import sys
-import threading
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing import util
 from multiprocessing.context import get_spawning_popen
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd, ForkingPickler
 
 from . import _core, stacks
 from .descriptors import above_standard
-from .errors import describe
+from .errors import describe, showable
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TextIO
 
 
 class Seat:
-    """What a worker process needs to take its seat: the seat's number (from 0), the descriptor of
-    the worker's socket, and the descriptor (or -1) to which its stacks are written. It travels to
-    the process as an argument of main()."""
+    """What a worker process needs to take its seat. It travels to the process as an argument of
+    main().
 
-    def __init__(self, number: int, fd: int, stacks_fd: int) -> None:
+    number: the seat's, from 0. stacks_fd: the descriptor (or -1) to which the worker's stacks are
+    written. stdin: what sys.stdin is to be, or None: it is right. _fd: the worker's socket; -1: the
+    engine's template forked the process, which has its seat already.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.stdin: TextIO | None = None
+        self._fd = self.stacks_fd = -1
+
+    def assign(self, number: int, fd: int, stacks_fd: int) -> None:
+        """The process is started for this seat, with these descriptors."""
         self.number = number
         self._fd = fd
         self.stacks_fd = stacks_fd
-        self.worker: _core.Worker | None = None
 
     def __getstate__(self) -> Any:
         if get_spawning_popen() is None:
@@ -42,16 +51,16 @@ class Seat:
     def __setstate__(self, state: Any) -> None:
         number, duplicates = state
         fd, *stacks_fd = [above_standard(duplicate.detach()) for duplicate in duplicates]
-        self.__init__(number, fd, stacks_fd[0] if stacks_fd else -1)  # type: ignore[misc]
+        self.stdin = None
+        self.assign(number, fd, stacks_fd[0] if stacks_fd else -1)
 
     def take(self) -> _core.Worker:
-        """Take the seat; in the worker process. A second call returns the same worker."""
-        if self.worker is None:
-            self.worker = _core.Worker(self._fd, encode_failure, describe)
+        """Take the seat; in the worker process."""
+        worker = _core.Worker(self._fd, encode_failure, describe)
         # Kept until the process exits: the owner would take an earlier close for the worker's
         # death, and not learn how the process ended.
-        _never_closed.append(self.worker)
-        return self.worker
+        _never_closed.append(worker)
+        return worker
 
 
 _never_closed: list[_core.Worker] = []
@@ -64,97 +73,69 @@ def _ignore_interrupt(signum: int, frame: object) -> None:
     """
 
 
-def _set_up() -> None:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _ignore_interrupt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if _owners_stdin:
-        try:
-            sys.stdin = open(above_standard(os.open(os.devnull, os.O_RDONLY)), encoding="utf-8")
-        except OSError:
-            pass  # sys.stdin stays None
+def _ignore_interrupts() -> None:
+    if _signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _signal.signal(signal.SIGINT, _ignore_interrupt)
+
+
+def _set_up(seat: Seat) -> None:
+    _ignore_interrupts()
+    _signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if seat.stdin is not None:
+        sys.stdin = seat.stdin
     # What a task prints must be written before its result is sent: the owner may kill the worker
     # right after.
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure:
-            reconfigure(line_buffering=True)
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams:
+        try:
+            stream.reconfigure(line_buffering=True)
+        except Exception:  # None, closed, or an object of the program's own
+            pass
 
 
-class forking:
-    """A block in which this thread starts a worker, perhaps by a fork. A forked child finds here
-    that it is a worker; with early it takes its seat before anything else."""
+# ---- workers that the engine's template forked ----
 
-    _now: forking | None = None
-
-    def __init__(self, seat: Seat, early: bool) -> None:
-        self.seat = seat
-        self.early = early
-        self._thread = threading.get_ident()
-
-    def __enter__(self) -> None:
-        forking._now = self
-
-    def __exit__(self, *exc: object) -> None:
-        forking._now = None
-
-    @classmethod
-    def take(cls) -> forking | None:
-        """In a forked child: the block that forked it, if that started a worker. Ends the block."""
-        now, cls._now = cls._now, None
-        return now if now and now._thread == threading.get_ident() else None
+_hidden: list[object] = []
 
 
-def _after_fork() -> None:
-    """Runs in every forked child first."""
-    now = forking.take()
-    if now is None:
-        return
-    _detach_stdin()
-    if now.early:
-        _take_seat_early(now.seat)
-
-
-_owners_stdin: list[object] = []
-
-
-def _detach_stdin() -> None:
+def _hide_stdin() -> None:
     """Workers do not read the owner's standard input. multiprocessing would close sys.stdin in the
     child. That takes the file's lock, and hangs if another thread was reading a line at the fork:
     so keep the file open and hide it."""
-    _owners_stdin.append(sys.stdin)
+    _hidden.append(sys.stdin)
     sys.stdin = None  # type: ignore[assignment]
 
 
-def _take_seat_early(seat: Seat) -> None:
-    """Take the seat in a forked child and sleep until there is work.
-
-    The start of a forked worker is mostly page faults, one for each page that its interpreter
-    writes to. When they happen only once the worker is needed they do not delay the start of the
-    other workers, and a pool that is larger than its work never pays for them.
-    """
+def _open_parent_sentinel(owner: int) -> int | None:
+    """For multiprocessing.parent_process(). The owner lives: else this process would not."""
     try:
-        worker = seat.take()
-        worker.ready()
-        if not worker.wait():
-            os._exit(0)
-    except ValueError:  # the pool was closed before this worker took its seat
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
+        return above_standard(os.pidfd_open(owner))
+    except (AttributeError, OSError):
+        return None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def be_forked_worker(
+    process: BaseProcess, seat: Seat, owner: int, mask: Iterable[int]
+) -> int:
+    """Run a worker that the engine's template forked, and return its exit code. All signals may be
+    blocked so far; mask is that of the thread that made the pool."""
+    signal.set_wakeup_fd(-1)  # the owner's
+    _ignore_interrupts()
+    _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _hide_stdin()
+    sentinel = _open_parent_sentinel(owner)
+    return process._bootstrap(parent_sentinel=sentinel)  # type: ignore[attr-defined,no-any-return]
+
+
+# ---- all workers ----
 
 
 def main(
     seat: Seat, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
     """Take the seat, run the initializer, run calls until the worker is to exit."""
-    _set_up()
+    _set_up(seat)
     stacks.write_to(seat.stacks_fd, seat.number)
-    took_seat_early = seat.worker is not None
     try:
         worker = seat.take()
     except ValueError:
@@ -165,13 +146,21 @@ def main(
         try:
             initializer(*initargs)
         except BaseException as error:
-            name = getattr(initializer, "__qualname__", repr(initializer))
-            worker.ready(1, f"initializer {name} raised {type(error).__name__}: {error}"[:180])
+            worker.ready(1, refusal(initializer, error))
             raise
-    if not took_seat_early:
-        worker.ready()
+    worker.ready()
     worker.run()
     util.debug("worker exits")
+
+
+def refusal(initializer: Callable[..., object], error: BaseException) -> str:
+    """Why a worker can't start, at most 180 bytes as UTF-8 without NUL."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text can't be made)"
+    line = f"initializer {describe(initializer)} raised {type(error).__name__}: {text}"
+    return showable(line).encode()[:180].decode(errors="ignore")
 
 
 # Where a call failed: enum stage in ext/worker.c.

@@ -4,6 +4,7 @@
 #include "pool.h"
 #include "stream.h"
 #include "task.h"
+#include "undisturbed.h"
 #include "worker.h"
 
 static PyObject *cpus(PyObject *module, PyObject *args, PyObject *kwds)
@@ -36,6 +37,9 @@ static PyMethodDef functions[] = {
 	{ "cpus", (PyCFunction)(void (*)(void))cpus, METH_VARARGS | METH_KEYWORDS,
 	  "cpus(leave=0): the number of processors that this process may use, less leave." },
 	{ "version", version, METH_NOARGS, "The engine's version." },
+	{ "undisturbed", undisturbed, METH_O,
+	  "undisturbed(function) -> object\n\nCall function() where no signal handler of the program's can "
+	  "interrupt it: in another thread, if this is the main thread." },
 	{ "forget", forget, METH_NOARGS,
 	  "Forget the pickles of functions, and keep none from now on: the program ends." },
 	{ 0 },

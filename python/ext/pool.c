@@ -10,6 +10,7 @@
 
 #include "codec.h"
 #include "errors.h"
+#include "runtime.h"
 #include "starter.h"
 #include "stream.h"
 #include "task.h"
@@ -19,23 +20,41 @@ struct pool_object {
 	PyObject_HEAD
 	struct explainer explainer;	/* the engine's pool and the crew */
 	struct dropped dropped;
+	struct runtime runtime;		/* of a pool whose workers the template forks */
 	PyTypeObject *result_type;	/* what submit returns: a subclass of Task */
 };
 
 /* ---- life ---- */
 
+/* Who starts the workers: the crew, or with a list of tags, the engine's template. */
+static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, PyObject *tags,
+			  int eager)
+{
+	if (tags == Py_None) {
+		opts->start = starter_start;
+		opts->start_arg = self->explainer.crew;
+		return 0;
+	}
+	if (runtime_init(&self->runtime, self->explainer.crew, tags, eager) < 0)
+		return -1;
+	opts->workers = (int)self->runtime.workers;
+	opts->runtime = &self->runtime.functions;
+	return 0;
+}
+
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 {
-	static char *names[] = { "workers", "recycle", "crew", "result_type", NULL };
-	struct ac_pool_opts opts = { .size = sizeof opts, .start = starter_start,
-				     .flags = AC_POOL_INTERRUPTIBLE };
-	PyObject *crew, *result_type;
+	static char *names[] = { "workers", "recycle", "crew", "result_type", "tags", "eager", NULL };
+	struct ac_pool_opts opts = { .size = sizeof opts,
+				     .flags = AC_POOL_INTERRUPTIBLE | AC_POOL_GENTLE };
+	PyObject *crew, *result_type, *tags;
 	struct pool_object *self;
 	struct explainer *explainer;
-	int r;
+	int eager, r;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iIOO!:Pool", names, &opts.workers,
-					 &opts.recycle, &crew, &PyType_Type, &result_type))
+	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iIOO!Op:Pool", names, &opts.workers,
+					 &opts.recycle, &crew, &PyType_Type, &result_type, &tags,
+					 &eager))
 		return NULL;
 	self = (struct pool_object *)type->tp_alloc(type, 0);
 	if (!self)
@@ -54,12 +73,13 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 		Py_DECREF(self);
 		return NULL;
 	}
-	opts.start_arg = crew;
+	if (choose_starter(self, &opts, tags, eager) < 0) {
+		Py_DECREF(self);
+		return NULL;
+	}
 	r = ac_pool_open(&explainer->pool, &opts);
-	/* What signal handlers raised while workers were being started: see starter.h. */
-	if (Py_MakePendingCalls() == 0 && r < 0)
+	if (r < 0) {
 		raise_code(explainer->state, r);
-	if (PyErr_Occurred()) {
 		Py_DECREF(self);
 		return NULL;
 	}
@@ -90,6 +110,7 @@ static void pool_dealloc(PyObject *object)
 		ac_pool_close(self->explainer.pool);
 		Py_END_ALLOW_THREADS
 	}
+	runtime_clear(&self->runtime);
 	Py_XDECREF(self->explainer.crew);
 	Py_XDECREF(self->result_type);
 	type->tp_free(object);
@@ -220,6 +241,104 @@ static PyObject *pool_workers(PyObject *object, PyObject *args)
 	return rows;
 }
 
+/* ---- the processes of forked workers ---- */
+
+static PyObject *pool_worker_pid(PyObject *object, PyObject *args)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	unsigned long long tag;
+	unsigned worker;
+	pid_t pid;
+
+	if (!PyArg_ParseTuple(args, "IK:worker_pid", &worker, &tag))
+		return NULL;
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		pid = ac_pool_worker_pid(self->explainer.pool, worker, tag);
+		Py_END_ALLOW_THREADS
+		if (pid == -EINTR && PyErr_CheckSignals() < 0)
+			return NULL;
+	} while (pid == -EINTR);
+	if (pid == -ESRCH)
+		Py_RETURN_NONE;
+	return pid < 0 ? raise_code(self->explainer.state, pid) : PyLong_FromLong(pid);
+}
+
+static PyObject *pool_worker_join(PyObject *object, PyObject *args)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	PyObject *seconds = Py_None;
+	struct ac_outcome outcome;
+	struct sliced_wait wait;
+	unsigned long long tag;
+	unsigned worker;
+	int64_t timeout;
+	int r;
+
+	if (!PyArg_ParseTuple(args, "IK|O:worker_join", &worker, &tag, &seconds))
+		return NULL;
+	timeout = timeout_from(seconds);
+	if (timeout == -2)
+		return NULL;
+	sliced_wait_begin(&wait, timeout);
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_pool_worker_join(self->explainer.pool, worker, tag,
+					sliced_wait_next(&wait), &outcome);
+		Py_END_ALLOW_THREADS
+		r = sliced_wait_check(&wait, r);
+		if (r == -1)
+			return NULL;
+	} while (r == -EINTR);
+	if (r == -ETIMEDOUT)
+		Py_RETURN_NONE;
+	if (r < 0 && r != -ESRCH)
+		return raise_code(self->explainer.state, r);
+	if (r == -ESRCH)
+		return Py_BuildValue("(iii)", 0, 0, -1);
+	return Py_BuildValue("(iii)", (int)outcome.pid, outcome.signal, outcome.exit_code);
+}
+
+static PyObject *pool_worker_kill(PyObject *object, PyObject *args)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	unsigned long long tag;
+	unsigned worker;
+	int signal, r;
+
+	if (!PyArg_ParseTuple(args, "IKi:worker_kill", &worker, &tag, &signal))
+		return NULL;
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_pool_worker_kill(self->explainer.pool, worker, tag, signal);
+		Py_END_ALLOW_THREADS
+		if (r == -EINTR && PyErr_CheckSignals() < 0)
+			return NULL;
+	} while (r == -EINTR);
+	if (r < 0 && r != -ESRCH)
+		return raise_code(self->explainer.state, r);
+	return PyBool_FromLong(r == 0);
+}
+
+static PyObject *pool_worker_fd(PyObject *object, PyObject *args)
+{
+	struct pool_object *self = (struct pool_object *)object;
+	unsigned long long tag;
+	unsigned worker;
+	int r;
+
+	if (!PyArg_ParseTuple(args, "IK:worker_fd", &worker, &tag))
+		return NULL;
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_pool_worker_fd(self->explainer.pool, worker, tag);
+		Py_END_ALLOW_THREADS
+		if (r == -EINTR && PyErr_CheckSignals() < 0)
+			return NULL;
+	} while (r == -EINTR);
+	return r < 0 ? raise_code(self->explainer.state, r) : PyLong_FromLong(r);
+}
+
 /* ---- stopping ---- */
 
 static PyObject *pool_shut(PyObject *object, PyObject *unused)
@@ -295,6 +414,17 @@ static PyMethodDef pool_methods[] = {
 	  "workers(n) -> list of (state, pid, call, ns, text)\n\n"
 	  "The first n workers: the number of each one's call, for how long it has run, what "
 	  "the worker says about it. States: 0 absent, 1 starting, 2 idle, 3 busy." },
+	{ "worker_pid", pool_worker_pid, METH_VARARGS,
+	  "worker_pid(worker, tag) -> int | None\n\nThe pid of a forked worker's process, once it "
+	  "has been forked. None: it never was." },
+	{ "worker_join", pool_worker_join, METH_VARARGS,
+	  "worker_join(worker, tag, timeout=None) -> (pid, signal, exit code) | None\n\nWait for "
+	  "the end of a forked worker's process. Signal 0 and exit code -1: how it ended is not known. "
+	  "None: not within timeout seconds." },
+	{ "worker_kill", pool_worker_kill, METH_VARARGS,
+	  "worker_kill(worker, tag, signal) -> bool\n\nFalse: it has ended." },
+	{ "worker_fd", pool_worker_fd, METH_VARARGS,
+	  "worker_fd(worker, tag) -> int\n\nA descriptor that is readable once it has ended." },
 	{ "shut", pool_shut, METH_NOARGS, "Accept no more calls." },
 	{ "terminate", pool_terminate, METH_NOARGS,
 	  "Cancel all calls and kill the workers; does not wait." },

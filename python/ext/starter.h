@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Starting the worker processes of a pool, which a crew (a Python object) does. */
+/* Starting worker processes that the engine does not fork: a crew (a Python object) does it. */
 #ifndef STARTER_H
 #define STARTER_H
 
@@ -7,10 +7,10 @@
 
 /*
  * The hook ac_pool_opts.start; crew is its start_arg, a borrowed reference. Returns the pid,
- * or -EAGAIN; then the attribute failure of the crew says why. Exceptions of signal handlers
- * that interrupted the crew become pending calls of the main thread: the wait that the start
- * is part of raises them (Py_MakePendingCalls).
+ * or -EAGAIN; then the attribute failure of the crew says why.
  */
 pid_t starter_start(void *crew, unsigned worker, int fd);
+/* An exception is set: it becomes the attribute failure of the crew. */
+void starter_note_failure(PyObject *crew);
 
 #endif

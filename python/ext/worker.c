@@ -26,6 +26,14 @@ static void count_fork(void)
 	forks++;
 }
 
+/* Of a process that the template forked: there is one seat for it. */
+static struct ac_worker *forked_worker;
+
+void worker_set_forked(struct ac_worker *worker)
+{
+	forked_worker = worker;
+}
+
 struct worker_object {
 	PyObject_HEAD
 	struct ac_worker *worker;
@@ -74,7 +82,10 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 		Py_DECREF(self);
 		return NULL;
 	}
-	r = ac_worker_open(&self->worker, fd);
+	self->worker = forked_worker;
+	r = fd < 0 ? 0 : ac_worker_open(&self->worker, fd);
+	if (r == 0 && !self->worker)
+		r = -EBADF;
 	if (r < 0) {
 		raise_code(self->state, r);
 		Py_DECREF(self);
@@ -121,24 +132,6 @@ static PyObject *worker_say(PyObject *object, PyObject *text)
 	if (r < 0)
 		return raise_code(self->state, r);
 	return words ? Py_NewRef(Py_None) : NULL;
-}
-
-static PyObject *worker_wait(PyObject *object, PyObject *unused)
-{
-	struct worker_object *self = (struct worker_object *)object;
-	int r;
-
-	(void)unused;
-	do {
-		Py_BEGIN_ALLOW_THREADS
-		r = ac_worker_wait(self->worker);
-		Py_END_ALLOW_THREADS
-		if (r == -EINTR && PyErr_CheckSignals() < 0)
-			return NULL;
-	} while (r == -EINTR);
-	if (r < 0)
-		return raise_code(self->state, r);
-	return PyBool_FromLong(r);
 }
 
 /* ---- the function ---- */
@@ -458,8 +451,6 @@ static PyMethodDef worker_methods[] = {
 	  "(status not 0) why it cannot be." },
 	{ "say", worker_say, METH_O,
 	  "say(text)\n\nSet the text that a dump shows until this worker runs a call." },
-	{ "wait", worker_wait, METH_NOARGS,
-	  "wait() -> bool\n\nSleep until there may be a call to run. False: the worker is to exit." },
 	{ "run", worker_run, METH_NOARGS,
 	  "Run calls until the pool is closed or this worker has run its share "
 	  "(maxtasksperchild). Raises what a call raises, if that is not an Exception." },

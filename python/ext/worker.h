@@ -7,4 +7,7 @@
 
 extern PyType_Spec worker_spec;
 
+/* In a process that the engine's template forked: Worker(-1, ...) is this worker, the library's. */
+void worker_set_forked(struct ac_worker *worker);
+
 #endif

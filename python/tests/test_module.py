@@ -12,12 +12,15 @@ import re
 import subprocess
 import sys
 import unittest
+from unittest import mock
 
 import allcores
 import tasks
 from support import METHODS, PATIENCE, STDLIB, engine_only, stop
 
 OURS = {"pool", "context"}  # submodules of our own, with the names of the standard library's
+# What this package has in place of the standard library's.
+OWN_NAMES = {"Pool", "get_context", "get_start_method", "set_start_method"}
 POSIX = {name for _, name, _ in pkgutil.iter_modules(multiprocessing.__path__)
          if "win32" not in name}
 
@@ -48,6 +51,39 @@ class ReExports(unittest.TestCase):
         for name in ("ProcessError", "BufferTooShort", "TimeoutError", "AuthenticationError",
                      "Process", "current_process", "parent_process", "active_children"):
             self.assertEqual(getattr(allcores, name), getattr(multiprocessing, name), name)
+
+    @engine_only
+    def test_all_others_are_the_standard_librarys_own_objects(self):
+        """Looked up when they are asked for: other packages put functions of theirs there, before
+        and after this one is imported."""
+        for name in sorted(set(multiprocessing.__all__) - OWN_NAMES):
+            with self.subTest(name):
+                self.assertIs(getattr(allcores, name), getattr(multiprocessing, name))
+                with mock.patch.object(multiprocessing, name, object()) as replaced:
+                    self.assertIs(getattr(allcores, name), replaced)
+                    names = {}
+                    exec(f"from allcores import {name}", names)
+                    self.assertIs(names[name], replaced)
+                self.assertIs(getattr(allcores, name), getattr(multiprocessing, name))
+
+    def test_freeze_support_of_a_frozen_program(self):
+        """PyInstaller puts its own function in place, in a hook that runs before the program or
+        after an import of it."""
+        for first in "multiprocessing", "allcores":
+            code, out, err = run("-c", f"""
+import {first}
+import multiprocessing
+multiprocessing.freeze_support = lambda: print("frozen")
+import allcores
+allcores.freeze_support()
+from allcores import freeze_support
+freeze_support()
+""")
+            self.assertEqual((code, out, err), (0, "frozen\n" * 2, ""))
+
+    def test_names_are_listed(self):
+        """Those too that are looked up later."""
+        self.assertLessEqual(set(multiprocessing.__all__), set(dir(allcores)))
 
     def test_submodules_are_the_same_objects(self):
         for name in sorted(POSIX - OURS):

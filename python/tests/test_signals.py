@@ -4,8 +4,6 @@
 
 Ctrl-C in each state of a program is in test_hangs.py.
 """
-import asyncio
-import multiprocessing.popen_fork
 import multiprocessing.util
 import os
 import signal
@@ -15,8 +13,8 @@ import unittest
 from unittest import mock
 
 import tasks
-from allcores import signals
-from support import PATIENCE, Case, engine_only, for_each_method
+from allcores import _core
+from support import PATIENCE, Case, engine_only, for_each_method, pids
 
 LOGGER = multiprocessing.util.get_logger()
 
@@ -50,111 +48,110 @@ class Starting(Case):
 
 
 @engine_only
-class Held(unittest.TestCase):
-    """Handlers that wait run once, and are as they were."""
+class LeftAlone(Case):
+    """The program's handlers stay as they are, and run with the frame that they interrupt."""
 
-    def hold_and_resume(self):
-        held = signals.hold()
-        try:
-            signal.raise_signal(signal.SIGALRM)
-        finally:
-            signals.resume(held)
+    def test_profiler(self):
+        """A handler that uses its frame, as sampling profilers do, many times a second."""
+        frames = []
+        def sample(signum, frame):
+            frames.append(frame.f_code.co_name)
 
-    def set(self, handler):
+        self.addCleanup(signal.signal, signal.SIGPROF, signal.signal(signal.SIGPROF, sample))
+        self.addCleanup(signal.setitimer, signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0.0005, 0.0005)
+        for _ in range(3):
+            pool = self.new_pool(2, maxtasksperchild=1)
+            self.assertEqual(pool.map(tasks.same, range(10), 1), list(range(10)))
+            pool.close()
+            pool.join()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        end = time.monotonic() + PATIENCE
+        signal.setitimer(signal.ITIMER_PROF, 0.0005)
+        while not frames and time.monotonic() < end:
+            pass
+        self.assertTrue(frames)
+
+    def test_never_replaced(self):
+        """Another thread looks all the time."""
+        def handler(signum, frame):
+            pass
+
+        seen, stop = set(), threading.Event()
+        def look():
+            while not stop.is_set():
+                seen.add(signal.getsignal(signal.SIGALRM))
+
         self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, handler))
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        pool = self.new_pool(2, maxtasksperchild=1)
+        pool.map(tasks.same, range(20), 1)
+        stop.set()
+        thread.join(PATIENCE)
+        self.assertEqual(seen, {handler})
 
-    def test_runs_once(self):
+    def test_undisturbed(self):
+        """What runs undisturbed runs to its end; then the handler runs, in the main thread."""
         came = []
-        reader, writer = os.pipe2(os.O_NONBLOCK)
-        self.addCleanup(os.close, reader)
-        self.addCleanup(os.close, writer)
-        self.addCleanup(signal.set_wakeup_fd, signal.set_wakeup_fd(writer))
-        handler = came.append
-        self.set(lambda signum, frame: handler(signum))
-        self.hold_and_resume()
-        self.assertEqual(came, [])
-        for _ in range(2):
-            signals.deliver()
-        self.assertEqual(came, [signal.SIGALRM])
-        self.assertEqual(os.read(reader, 10), bytes([signal.SIGALRM]))
+        def handler(signum, frame):
+            came.append(threading.get_ident())
 
-    def test_nested(self):
-        self.set(raise_alarm)
-        held = signals.hold()
-        self.assertEqual(signals.hold(), [])
-        signals.resume(held)
-        self.assertIs(signal.getsignal(signal.SIGALRM), raise_alarm)
+        def raise_and_go_on():
+            os.kill(os.getpid(), signal.SIGALRM)
+            for _ in range(1000):
+                self.assertEqual(came, [])
+            return threading.get_ident()
 
-    def test_child_has_them_back(self):
-        self.set(raise_alarm)
-        held = signals.hold()
-        child = os.fork()
-        if child == 0:
-            os._exit(7 if signal.getsignal(signal.SIGALRM) is raise_alarm else 8)
-        signals.resume(held)
-        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 7)
-
-    def test_those_that_never_raise_are_left_alone(self):
-        async def look():
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGALRM, came.append, True)
-            handler = signal.getsignal(signal.SIGALRM)
-            held = signals.hold()
-            same = signal.getsignal(signal.SIGALRM) is handler
-            signals.resume(held)
-            signal.raise_signal(signal.SIGALRM)
-            while not came:
-                await asyncio.sleep(0.001)
-            loop.remove_signal_handler(signal.SIGALRM)
-            return same
-
-        came = []
-        self.assertTrue(asyncio.run(look()))
-        self.assertEqual(came, [True])
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, handler))
+        self.assertNotEqual(_core.undisturbed(raise_and_go_on), threading.get_ident())
+        self.wait_until(lambda: came)
+        self.assertEqual(came, [threading.get_ident()])
+        with self.assertRaises(ZeroDivisionError):
+            _core.undisturbed(lambda: 1 / 0)
 
 
 class ThreadedStarting(Case, unittest.TestCase):
     """SIGINT goes to another thread, where it is not blocked, and its handler runs in the main
-    one all the same: just after the fork."""
+    one all the same: while a worker is replaced."""
 
     method = "fork"
 
     @engine_only
-    def test_ctrl_c_after_a_fork(self):
+    def test_ctrl_c_while_a_worker_is_replaced(self):
         waiting = threading.Event()
         thread = threading.Thread(target=waiting.wait, daemon=True)
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(waiting.set)
-        started, armed = [], []
-        launch = multiprocessing.popen_fork.Popen._launch
+        pool = self.new_pool(2, maxtasksperchild=1)
+        prepare, armed, numbers = pool._crew.prepare, [], []
 
-        def launch_and_interrupt(popen, process):
-            launch(popen, process)
-            started.append(popen.pid)
-            if armed and threading.get_ident() == threading.main_thread().ident:
+        def prepare_and_interrupt(worker):
+            tag = prepare(worker)
+            if armed:
                 armed.clear()
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.01)
+            return tag
 
-        pool = self.new_pool(2, maxtasksperchild=1)
+        pool._crew.prepare = prepare_and_interrupt
         interrupts = 0
-        with mock.patch.object(multiprocessing.popen_fork.Popen, "_launch", launch_and_interrupt):
-            for _ in range(100):
-                armed.append(True)
-                try:
-                    pool.map(tasks.same, range(4), 1)
-                except KeyboardInterrupt:
-                    interrupts += 1
-                armed.clear()
-                self.assertEqual(pool.map(tasks.same, range(4), 1), list(range(4)))
-                if interrupts == 5:
-                    break
-            pool.close()
-            pool.join()
+        for _ in range(100):
+            armed.append(True)
+            try:
+                pool.map(tasks.same, range(4), 1)
+            except KeyboardInterrupt:
+                interrupts += 1
+            armed.clear()
+            self.assertEqual(pool.map(tasks.same, range(4), 1), list(range(4)))
+            numbers += pids(pool)
+            if interrupts == 5:
+                break
+        pool.close()
+        pool.join()
         self.assertEqual(interrupts, 5)
-        self.wait_gone(started)
-        self.assertEqual([pid for pid in started if os.path.exists(f"/proc/{pid}")], [])
+        self.wait_gone(numbers)
 
 
 @engine_only
@@ -263,7 +260,7 @@ class Threads(Case, unittest.TestCase):
                    lambda pool: pool.map_async(tasks.same, range(4)))
 
 
-for_each_method(globals(), Starting, Rebuilding)
+for_each_method(globals(), Starting, LeftAlone, Rebuilding)
 
 if __name__ == "__main__":
     unittest.main()

@@ -204,15 +204,18 @@ class Unfetched(Case):
     def test_dropped_while_a_worker_is_replaced(self):
         """Which may happen in a look at what was dropped before."""
         pool = self.new_pool(2)
-        start, starts = pool._crew.start, []
+        hook = "prepare" if self.method == "fork" else "start"
+        start, starts = getattr(pool._crew, hook), []
 
         def start_and_drop(*args):
             starts.append(args)
             for _ in range(300):
                 pool.apply_async(tasks.same, (1,))
-            return start(*args) if len(starts) % 4 == 0 else -errno.EAGAIN
+            if len(starts) % 4:
+                raise OSError(errno.EAGAIN, "not this time")
+            return start(*args)
 
-        pool._crew.start = start_and_drop
+        setattr(pool._crew, hook, start_and_drop)
         with self.assertLogs(LOGGER, "ERROR"):  # of the calls that were killed
             LOGGER.error("perhaps none")
             for _ in range(10):
@@ -220,7 +223,7 @@ class Unfetched(Case):
                     os.kill(pids(pool)[0], signal.SIGKILL)
                 for _ in range(3000):
                     pool.apply_async(tasks.same, (1,))
-            pool._crew.start = start
+            setattr(pool._crew, hook, start)
             pool.close()
             pool.join()
         counts = pool._core.stat()

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: MIT
+"""Workers that the engine forks, from its template: the start method fork.
+
+The template is a copy of this process from the time of Pool(), with one thread. So no worker
+inherits a lock that another thread of this process has taken since then. The Process objects are the
+standard library's, with a WorkerPopen in place of its own: the workers are not children of this process.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import]  # makes no enums, which takes time
+import itertools
+import os
+import signal
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import context as _stdlib_context
+from multiprocessing import get_start_method, util
+from multiprocessing import process as _stdlib_process
+from multiprocessing.process import BaseProcess
+
+from . import _core
+from .crew import Crew, Made
+from .descriptors import above_standard
+from .worker import be_forked_worker
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import TextIO
+
+# What a worker's exit code is when the process that knew it, the template, was killed. forkserver's
+# Process objects say the same.
+UNKNOWN_EXIT = 255
+
+
+# ---- which processes ----
+
+
+def _is_from(module: str, function: object) -> bool:
+    return getattr(function, "__module__", None) == module
+
+
+def _forks_by_stdlib(cls: type[BaseProcess]) -> bool:
+    """Whether starting a process of this class is nothing but the standard library's fork.
+    Debuggers (pydevd) and gevent replace a part of it, and rely on its being called."""
+    import posix
+
+    popen = cls.__dict__.get("_Popen") or getattr(cls, "_Popen", None)
+    fork = sys.modules.get("multiprocessing.popen_fork")
+    return (
+        os.fork is posix.fork
+        and cls.start is BaseProcess.start
+        and _is_from("multiprocessing.process", cls.start)
+        and _is_from("multiprocessing.context", getattr(popen, "__func__", popen))
+        and (fork is None or _is_from("multiprocessing.popen_fork", fork.Popen._launch))
+    )
+
+
+def can_fork(process: BaseProcess) -> bool:
+    """Whether the template may fork processes of this kind."""
+    cls = type(process)
+    if not isinstance(process, BaseProcess):
+        return False
+    method = getattr(cls, "_start_method", None) or get_start_method()
+    return method == "fork" and _forks_by_stdlib(cls)
+
+
+# ---- their Process objects ----
+
+
+class WorkerPopen:
+    """What the Process object of a worker asks about its process: as multiprocessing.popen_fork's
+    Popen, but the engine is asked."""
+
+    method = "fork"
+
+    def __init__(self, core: _core.Pool, worker: int, tag: int) -> None:
+        self._core: _core.Pool | None = core  # None: the process is known to have ended
+        self._worker = worker
+        self._tag = tag
+        self._pid: int | None = None
+        self._sentinel: int | None = None
+        self.returncode: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id; waits until it was forked. None: it never was."""
+        if self._pid is None and self._core is not None:
+            self._pid = self._core.worker_pid(self._worker, self._tag)
+        return self._pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended."""
+        if self._sentinel is None:
+            if self._core is None:
+                self._sentinel, writer = os.pipe()
+                os.close(writer)
+            else:
+                self._sentinel = self._core.worker_fd(self._worker, self._tag)
+            weakref.finalize(self, os.close, self._sentinel).atexit = False
+        return self._sentinel
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """The exit code, or None while the process runs."""
+        return self.wait(0)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for the end of the process, at most timeout seconds. Return as poll."""
+        if self._core is None:
+            return self.returncode
+        try:
+            end = self._core.worker_join(self._worker, self._tag, timeout)
+        except RuntimeError:  # a forked child, to which the process is none of its own
+            return None
+        if end is not None:
+            self._note_end(*end)
+        return self.returncode
+
+    def _note_end(self, pid: int, signum: int, exitcode: int) -> None:
+        self._pid = pid or None
+        if signum:
+            self.returncode = -signum
+        else:
+            self.returncode = exitcode if exitcode >= 0 else UNKNOWN_EXIT
+        self._core = None
+
+    def _send_signal(self, signum: int) -> None:
+        if self._core is not None:
+            self._core.worker_kill(self._worker, self._tag, signum)
+
+    def interrupt(self) -> None:
+        """Send SIGINT."""
+        self._send_signal(signal.SIGINT)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Nothing: the sentinel is closed with this object."""
+
+
+class _HasLazySentinel:
+    """A Process whose sentinel is opened when it is asked for. Process.start would copy it."""
+
+    _popen: WorkerPopen
+
+    @property
+    def _sentinel(self) -> int:
+        return self._popen.sentinel
+
+    @_sentinel.deleter
+    def _sentinel(self) -> None:
+        pass
+
+
+_started_classes: dict[type[BaseProcess], type[BaseProcess]] = {}
+
+
+def _note_started(process: BaseProcess, popen: WorkerPopen) -> None:
+    """What Process.start would do besides starting it."""
+    cls = type(process)
+    if cls not in _started_classes:
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        _started_classes[cls] = type(cls.__name__, (_HasLazySentinel, cls), names)
+    process.__class__ = _started_classes[cls]
+    process._popen = popen  # type: ignore[attr-defined]
+    # As start does: the function may refer to the process.
+    del process._target, process._args, process._kwargs  # type: ignore[attr-defined]
+    _stdlib_process._children.add(process)  # type: ignore[attr-defined]
+
+
+def _tag_of(process: BaseProcess) -> int:
+    """The number that multiprocessing's counter gave the process: the last of its _identity."""
+    return process._identity[-1]
+
+
+# ---- the crew ----
+
+
+@contextmanager
+def _null_input() -> Iterator[TextIO | None]:
+    """An empty text file for the workers, opened once and not in each; None: there is no sys.stdin,
+    or no file can be opened."""
+    try:
+        fd = above_standard(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        yield None
+        return
+    with open(fd, encoding="utf-8") as file:
+        yield file if sys.stdin is not None else None
+
+
+def _warn_of_threads() -> None:
+    """As os.fork does since Python 3.12."""
+    if sys.version_info < (3, 12):
+        return
+    try:
+        threads = len(os.listdir("/proc/self/task"))
+    except OSError:
+        return
+    if threads > 1:
+        import warnings
+
+        warnings.warn(
+            f"This process (pid={os.getpid()}) is multi-threaded, "
+            "use of fork() may lead to deadlocks in the child.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+
+
+def _has_handlers() -> bool:
+    """Whether a signal that a worker receives would run a Python handler of the program's."""
+    for signum in range(1, signal.NSIG):
+        handler = _signal.getsignal(signum)
+        if callable(handler) and handler is not signal.default_int_handler:
+            return True
+    return False
+
+
+class ForkedCrew(Crew):
+    """Workers that the engine's template forks."""
+
+    def __init__(self, make: Callable[[], Made], first: Made, has_initializer: bool) -> None:
+        super().__init__(make, first)
+        self._has_initializer = has_initializer
+        self._owner = os.getpid()
+        self._core: _core.Pool | None = None
+        self._firsts: list[Made] = []  # the first process of each worker
+        self._mask: set[int] = set()
+        self._stdin: TextIO | None = None  # the workers' sys.stdin
+
+    def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
+        """Open the engine's pool: forks the template once, which forks the workers."""
+        self._firsts = [self._first, *(self._make() for _ in range(workers - 1))]
+        self.processes = [process for process, _ in self._firsts]
+        sys.audit("os.fork")
+        util._flush_std_streams()  # type: ignore[attr-defined]
+        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        tags = [_tag_of(process) for process in self.processes]
+        with _null_input() as self._stdin:
+            core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
+        self._core = core
+        for worker, process in enumerate(self.processes):
+            _note_started(process, WorkerPopen(core, worker, tags[worker]))
+        _warn_of_threads()
+        return core
+
+    def _is_eager(self) -> bool:
+        """Whether workers have something to do before their first call: an initializer, or a
+        handler of the program's, which runs only where the interpreter does."""
+        return self._has_initializer or _has_handlers()
+
+    def prepare(self, worker: int) -> int:
+        """Make the Process object of a worker that replaces another, and return its tag. The extension
+        calls it in a thread that runs no signal handlers."""
+        self.record_end(worker)
+        process, _ = self._make()
+        assert self._core is not None
+        _note_started(process, WorkerPopen(self._core, worker, _tag_of(process)))
+        self.seat(worker, process)
+        util.debug("added worker")
+        self.reap_recorded()
+        return _tag_of(process)
+
+    def run(self, worker: int, tag: int) -> int:
+        """In the worker's process: do its work. Return its exit code."""
+        process, seat = self._process_of(worker, tag)
+        seat.assign(worker, -1, self.stacks.fd)
+        seat.stdin = self._stdin
+        return be_forked_worker(process, seat, self._owner, self._mask)
+
+    def _process_of(self, worker: int, tag: int) -> Made:
+        first, _ = self._firsts[worker]
+        if _tag_of(first) == tag:
+            return self._firsts[worker]
+        # A replacement. The Process object that the owner has made for it is not in this copy of
+        # its memory: make the same one.
+        _stdlib_process._process_counter = itertools.count(tag)  # type: ignore[attr-defined]
+        process, seat = self._make()
+        process._parent_pid = self._owner  # type: ignore[attr-defined]
+        return process, seat
+
+    def ended_pid(self, process: BaseProcess) -> int:
+        """The pid of a process that has ended; else 0, without waiting for its fork."""
+        return super().ended_pid(process) if process.exitcode is not None else 0
+
+    def reap(self, timeout: float | None = None) -> None:
+        """Join all processes, which have exited or are about to."""
+        super().reap(timeout)
+        self._core = None  # which refers to this crew

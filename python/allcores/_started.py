@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""Workers that Process.start brings up: by spawn, by forkserver, and in custom contexts."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import get_start_method, resource_tracker, util
+
+from . import _core, crew
+from .crew import Crew, Made, pid_of
+from .descriptors import standard_reserved
+from .waiting import SLICE
+
+
+
+def _kill_with_owner(fd: int, pid: int) -> None:
+    """Have the kernel kill the process when this one ends, from now on. The worker sets the same
+    when it takes its seat (ac_worker_open), but its imports before that may take long. The owner
+    can do it for the worker, since both share the open socket, whose flags these are."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    except ProcessLookupError:
+        pass  # the process has exited already
+
+
+class StartedCrew(Crew):
+    """Workers started by the context's own Process. The engine asks for each."""
+
+    def __init__(self, make: Callable[[], Made], first: Made) -> None:
+        super().__init__(make, first)
+        self._unused: Made | None = first
+        # Workers get the signal mask of the thread that made the pool, not of the one that starts
+        # them.
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._method: str | None = None  # the start method
+
+    def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
+        """Open the engine's pool, which starts all workers."""
+        return _core.Pool(workers, recycle, self, result_type, None, False)
+
+    def start(self, worker: int, fd: int) -> int:
+        """Start the process for seat number worker. Return its pid, 0 if it has none, or -errno.
+        The extension calls it in a thread that runs no signal handlers."""
+        try:
+            return self._start_safely(worker, fd)
+        except BaseException as error:
+            self.failure = error
+            code = error.errno if isinstance(error, OSError) and error.errno else errno.EAGAIN
+            return -code
+
+    def _start_safely(self, worker: int, fd: int) -> int:
+        # Not without a time limit: a garbage collection in the thread that holds the lock may be
+        # terminating this very pool, and waits for this call to return.
+        while not crew.reaping.acquire(timeout=SLICE):
+            if self.terminated:
+                return -errno.ECANCELED
+        try:
+            with standard_reserved():
+                self._start(worker, fd)
+            return pid_of(self.processes[worker])
+        finally:
+            crew.reaping.release()
+
+    def _start(self, worker: int, fd: int) -> None:
+        self.record_end(worker)
+        (process, seat), self._unused = self._unused or self._make(), None
+        seat.assign(worker, fd, self.stacks.fd)
+        method = getattr(type(process), "_start_method", None) or get_start_method()
+        self._method = method
+        if method != "fork":
+            # process.start() would start the tracker, which unblocks the signals blocked below.
+            resource_tracker.ensure_running()
+        # SIGINT is blocked in the child until the child has set its handler.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
+            process.start()
+            self.seat(worker, process)
+            if method != "fork" and pid_of(process):
+                _kill_with_owner(fd, pid_of(process))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        util.debug("added worker")
+        self.reap_recorded()
+
+    def _peak_of(self, peak_rss: int) -> int | None:
+        """The worker's peak memory, or None. A process that was not forked from us begins with the
+        peak of the process that executed it (Linux keeps the figure over exec): a figure below
+        our own peak may be that one."""
+        if peak_rss and self._method != "fork":
+            from resource import RUSAGE_SELF, getrusage  # here: most programs never need it
+
+            if peak_rss <= getrusage(RUSAGE_SELF).ru_maxrss * 1024:
+                return None
+        return peak_rss or None
+
+    def stop(self) -> None:
+        """Terminate the processes of a pool that could not be opened."""
+        for process in self.processes:
+            if process.exitcode is None:
+                process.terminate()
+        self.reap()

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Python code without signal handlers: see undisturbed.h.
+ *
+ * Python runs signal handlers in the main thread alone, between any two steps of whatever code runs
+ * there, and what a handler raises ends that code. A signal that arrives while the main
+ * thread waits for another one is handled when the wait is over. The handlers stay as the
+ * program has set them.
+ */
+#include "undisturbed.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include "errors.h"
+#include "waiting.h"
+
+struct errand {
+	void (*act)(void *arg);
+	void *arg;
+};
+
+static void do_here(const struct errand *errand)
+{
+	PyGILState_STATE gil = PyGILState_Ensure();
+	PyObject *type, *value, *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	errand->act(errand->arg);
+	PyErr_Restore(type, value, traceback);
+	PyGILState_Release(gil);
+}
+
+static void *run_thread(void *errand)
+{
+	do_here(errand);
+	return NULL;
+}
+
+static int do_in_thread(struct errand *errand)
+{
+	sigset_t all, before;
+	pthread_t thread;
+	int r;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(&thread, NULL, run_thread, errand);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (r == 0)
+		pthread_join(thread, NULL);
+	return -r;
+}
+
+int run_undisturbed(void (*act)(void *arg), void *arg)
+{
+	struct errand errand = { act, arg };
+	PyGILState_STATE gil;
+	int r;
+
+	if (!runs_handlers()) {
+		do_here(&errand);
+		return 0;
+	}
+	gil = PyGILState_Ensure(); /* so that there is one to release */
+	Py_BEGIN_ALLOW_THREADS
+	r = do_in_thread(&errand);
+	Py_END_ALLOW_THREADS
+	PyGILState_Release(gil);
+	return r;
+}
+
+/* ---- from Python ---- */
+
+struct python_errand {
+	PyObject *function, *value, *error;
+};
+
+static void call_function(void *arg)
+{
+	struct python_errand *errand = arg;
+
+	errand->value = PyObject_CallNoArgs(errand->function);
+	if (!errand->value)
+		errand->error = take_exception();
+}
+
+PyObject *undisturbed(PyObject *module, PyObject *function)
+{
+	struct python_errand errand = { .function = function };
+
+	(void)module;
+	if (run_undisturbed(call_function, &errand) < 0) {
+		PyErr_SetString(PyExc_RuntimeError, "can't start new thread");
+		return NULL;
+	}
+	if (errand.error) {
+		PyErr_SetObject((PyObject *)Py_TYPE(errand.error), errand.error);
+		Py_DECREF(errand.error);
+	}
+	return errand.value;
+}
