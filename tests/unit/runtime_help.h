@@ -20,6 +20,9 @@ enum behaviour {
 	RETURNS,	/* before it is ready */
 	IS_NOT_READY,	/* and says why */
 	PRINTS,		/* without a flush; then it serves one */
+	EXITS_AT_TERM,	/* with 5, by a handler */
+	STAYS_AT_TERM,	/* its handler does nothing */
+	NEVER_IS_READY,
 };
 
 /* Of one start, by its tag. */
@@ -135,6 +138,17 @@ static inline bool serve_one(struct ac_worker *worker)
 	return r == 1;
 }
 
+static inline void exit_with_5(int signal)
+{
+	(void)signal;
+	_exit(5);
+}
+
+static inline void do_nothing(int signal)
+{
+	(void)signal;
+}
+
 static inline void run(void *arg, struct ac_worker *worker, unsigned number, uint64_t tag)
 {
 	sigset_t none;
@@ -142,8 +156,14 @@ static inline void run(void *arg, struct ac_worker *worker, unsigned number, uin
 	(void)arg;
 	if (tag)
 		look_around(&seen->starts[tag - FIRST_TAG], number);
+	if (seen->behaviour == EXITS_AT_TERM)
+		signal(SIGTERM, exit_with_5);
+	if (seen->behaviour == STAYS_AT_TERM)
+		signal(SIGTERM, do_nothing);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	while (seen->behaviour == NEVER_IS_READY)
+		pause();
 	if (seen->behaviour == RETURNS)
 		return;
 	if (seen->behaviour == PRINTS)
@@ -186,10 +206,13 @@ static inline int tear_down(void **state)
 
 #define RUNTIME_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+static unsigned runtime_flags; /* of the pools that are opened here */
+
 static inline int try_open_runtime(struct ac_pool **pool, int workers)
 {
 	struct ac_pool_opts opts = { .size = sizeof opts,
 				     .workers = workers,
+				     .flags = runtime_flags,
 				     .runtime = &runtime };
 
 	return ac_pool_open(pool, &opts);
