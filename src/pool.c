@@ -274,11 +274,12 @@ static bool is_joiner_needed(void *arg)
 				      !pool->callbacks.running);
 }
 
+/* And the template, which leaves behind them. */
 static bool are_workers_gone(void *arg)
 {
 	const struct ac_pool *pool = arg;
 
-	return ac__workers_all_ended(&pool->workers);
+	return ac__workers_all_ended(&pool->workers) && !ac__workers_has_template(&pool->workers);
 }
 
 

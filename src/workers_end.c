@@ -124,6 +124,8 @@ static bool next_report(struct ac__workers *workers, struct ac__worker_end *end)
 						   .pid = event.pid };
 		if (event.pid)
 			ac__ending_died(&end->ending, event.status, event.peak_rss);
+		else if (event.status == 0) /* the pool closes: it has left before it came */
+			end->ending.exit_code = 0;
 		else
 			snprintf(end->ending.text, sizeof end->ending.text, "%s",
 				 ac_strerror(event.status));

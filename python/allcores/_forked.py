@@ -17,22 +17,18 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import context as _stdlib_context
-from multiprocessing import get_start_method, util
+from multiprocessing import get_start_method, popen_fork, util
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
 from . import _core
-from .crew import Crew, Made
+from .crew import UNKNOWN_EXIT, Crew, Made
 from .descriptors import above_standard
 from .worker import be_forked_worker
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import TextIO
-
-# What a worker's exit code is when the process that knew it, the template, was killed. forkserver's
-# Process objects say the same.
-UNKNOWN_EXIT = 255
 
 
 # ---- which processes ----
@@ -48,13 +44,12 @@ def _forks_by_stdlib(cls: type[BaseProcess]) -> bool:
     import posix
 
     popen = cls.__dict__.get("_Popen") or getattr(cls, "_Popen", None)
-    fork = sys.modules.get("multiprocessing.popen_fork")
     return (
         os.fork is posix.fork
         and cls.start is BaseProcess.start
         and _is_from("multiprocessing.process", cls.start)
         and _is_from("multiprocessing.context", getattr(popen, "__func__", popen))
-        and (fork is None or _is_from("multiprocessing.popen_fork", fork.Popen._launch))
+        and _is_from("multiprocessing.popen_fork", popen_fork.Popen._launch)
     )
 
 

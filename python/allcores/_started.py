@@ -12,7 +12,7 @@ from multiprocessing import get_start_method, resource_tracker, util
 
 from . import _core, crew
 from .crew import Crew, Made, pid_of
-from .descriptors import standard_reserved
+from .descriptors import above_standard, standard_reserved
 from .waiting import SLICE
 
 
@@ -70,9 +70,12 @@ class StartedCrew(Crew):
     def _start(self, worker: int, fd: int) -> None:
         self.record_end(worker)
         (process, seat), self._unused = self._unused or self._make(), None
-        seat.assign(worker, fd, self.stacks.fd)
         method = getattr(type(process), "_start_method", None) or get_start_method()
         self._method = method
+        if method == "fork":
+            # The engine closes fd in a child of a thread that it does not know: this one.
+            fd = above_standard(os.dup(fd))
+        seat.assign(worker, fd, self.stacks.fd)
         if method != "fork":
             # process.start() would start the tracker, which unblocks the signals blocked below.
             resource_tracker.ensure_running()
@@ -86,6 +89,8 @@ class StartedCrew(Crew):
                 _kill_with_owner(fd, pid_of(process))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if method == "fork":
+                os.close(fd)
         util.debug("added worker")
         self.reap_recorded()
 

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from multiprocessing import popen_fork
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
@@ -52,6 +53,24 @@ def pid_of(process: BaseProcess) -> int:
 ENDS_MOST = 1000
 
 
+# A worker's exit code where the process that knew it (the template, the forkserver) was killed, or
+# where somebody else has reaped it.
+UNKNOWN_EXIT = 255
+
+
+def _look_for_others(process: BaseProcess) -> None:
+    """Note the end of a child that somebody else has reaped: a handler of the program's, or, where
+    SIGCHLD is ignored, the kernel. multiprocessing would take the child for alive."""
+    popen = getattr(process, "_popen", None)
+    if not isinstance(popen, popen_fork.Popen) or popen.method == "forkserver":
+        return
+    try:
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        if popen.returncode is None:
+            popen.returncode = UNKNOWN_EXIT
+
+
 def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
     """Wait for the process and return its exit code; None: it did not exit within timeout seconds.
     Process.join with a limit would wait until every process has exited that inherited the
@@ -62,6 +81,7 @@ def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
     end = time.monotonic() + timeout
     pause = 0.0005
     while (exitcode := process.exitcode) is None and time.monotonic() < end:
+        _look_for_others(process)
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
     return exitcode
@@ -79,14 +99,21 @@ class End:
     def reap(self, timeout: float | None) -> int | None:
         """Wait for the process, and return its exit code; None: not within timeout seconds."""
         with reaping:
-            process = self._process
-            if process is not None:
-                self._exitcode = _exitcode_within(process, timeout)
-                if self._exitcode is not None:
-                    # multiprocessing forgets a process only when it is joined.
-                    process.join()
-                    self._process = None  # closes its descriptors
+            try:
+                self._reap(timeout)
+            except ValueError:  # its user has closed the Process object
+                self._process = None
         return self._exitcode
+
+    def _reap(self, timeout: float | None) -> None:
+        process = self._process
+        if process is None:
+            return
+        self._exitcode = _exitcode_within(process, timeout)
+        if self._exitcode is not None:
+            # multiprocessing forgets a process only when it is joined.
+            process.join()
+            self._process = None  # closes its descriptors
 
 
 # A Process object for a worker, and the seat that its function will be given.
