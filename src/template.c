@@ -628,6 +628,11 @@ int ac__template_leave(struct ac__template *template)
 	return ac__sys_send(template->now.socket, &order, sizeof order, -1);
 }
 
+void ac__template_dismiss(struct ac__template *template)
+{
+	ac__sys_end_sending(template->now.socket);
+}
+
 static void close_process(struct ac__template_process *process)
 {
 	ac__forkguard_close(&process->socket);
