@@ -237,18 +237,20 @@ int ac_pool_terminate(struct ac_pool *pool)
 						     .exit_code = -1,
 						     .text = "the pool was terminated" };
 	int r = check_caller(pool);
+	bool first;
 
 	if (r < 0)
 		return r;
 	ac__pool_lock(pool);
+	first = !pool->terminated;
 	pool->shut = pool->terminated = true;
 	pool->workers.retry_at = INT64_MAX;
 	/* What is done already counts as done. */
 	ac__engine_collect(pool);
-	if (pool->gentle)
-		ac__workers_stop_all(&pool->workers);
-	else
+	if (!pool->gentle)
 		ac__workers_kill_all(&pool->workers);
+	else if (first) /* a second SIGTERM would interrupt what the first has begun */
+		ac__workers_stop_all(&pool->workers);
 	ac__slots_end_all(&pool->slots, &cancelled);
 	if (pool->gentle)
 		tell_to_leave(pool, GENTLE_NS);

@@ -39,25 +39,42 @@ void ac__workers_kill(struct ac__workers *workers, unsigned seat)
 		kill(record->pid, SIGKILL);
 }
 
-int ac__workers_signal(struct ac__workers *workers, unsigned seat, int signal)
-{
-	struct ac__worker_record *record = &workers->records[seat];
-
-	if (record->pidfd >= 0)
-		return ac__sys_pidfd_kill(record->pidfd, signal);
-	if (!record->lost_template && ac__workers_has_template(workers))
-		return signal_by_template(workers, seat, signal);
-	if (!ac__is_living_child(record->pid))
-		return -ESRCH;
-	return kill(record->pid, signal) < 0 ? -errno : 0;
-}
-
 /* The pid of the seat's process, 0 where it is not known. */
 static pid_t pid_of(const struct ac__workers *workers, unsigned seat)
 {
 	pid_t pid = workers->records[seat].pid;
 
 	return pid || !workers->plan.pids ? pid : atomic_load(&workers->plan.pids[seat]);
+}
+
+/* At once, which an order to the template is not: that comes behind whatever the owner does next. The
+ * template may have been killed, and process 1 have reaped the worker: then its end of the socket
+ * is closed, and the pid may be another process's. False: by another way. */
+static bool signal_by_pid(struct ac__workers *workers, unsigned seat, int signal)
+{
+	pid_t pid = pid_of(workers, seat);
+	int pidfd = pid ? ac__sys_pidfd(pid) : -1;
+	bool sent;
+
+	sent = pidfd >= 0 && ac__sys_poll(workers->records[seat].socket.owner_end, 0) != 0 &&
+	       ac__sys_pidfd_kill(pidfd, signal) == 0;
+	ac__sys_close(AC__MAX(pidfd, -1));
+	return sent;
+}
+
+int ac__workers_signal(struct ac__workers *workers, unsigned seat, int signal)
+{
+	struct ac__worker_record *record = &workers->records[seat];
+
+	if (record->pidfd >= 0)
+		return ac__sys_pidfd_kill(record->pidfd, signal);
+	if (!workers->start && signal_by_pid(workers, seat, signal))
+		return 0;
+	if (!record->lost_template && ac__workers_has_template(workers))
+		return signal_by_template(workers, seat, signal);
+	if (!ac__is_living_child(record->pid))
+		return -ESRCH;
+	return kill(record->pid, signal) < 0 ? -errno : 0;
 }
 
 /* Idle workers find by themselves that they are to leave. */

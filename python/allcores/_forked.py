@@ -22,7 +22,7 @@ from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
 from . import _core
-from .crew import UNKNOWN_EXIT, Crew, Made
+from .crew import UNKNOWN_EXIT, Crew, Made, has_ended
 from .descriptors import above_standard
 from .worker import be_forked_worker
 
@@ -286,7 +286,7 @@ class ForkedCrew(Crew):
 
     def ended_pid(self, process: BaseProcess) -> int:
         """The pid of a process that has ended; else 0, without waiting for its fork."""
-        return super().ended_pid(process) if process.exitcode is not None else 0
+        return super().ended_pid(process) if has_ended(process) else 0
 
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have exited or are about to."""

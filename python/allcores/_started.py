@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing import get_start_method, resource_tracker, util
 
 from . import _core, crew
-from .crew import Crew, Made, pid_of
+from .crew import Crew, Made, has_ended, pid_of
 from .descriptors import above_standard, standard_reserved
 from .waiting import SLICE
 
@@ -108,6 +108,6 @@ class StartedCrew(Crew):
     def stop(self) -> None:
         """Terminate the processes of a pool that could not be opened."""
         for process in self.processes:
-            if process.exitcode is None:
+            if not has_ended(process):
                 process.terminate()
         self.reap()

@@ -44,8 +44,20 @@ os.register_at_fork(after_in_child=_disown_workers)
 
 
 def pid_of(process: BaseProcess) -> int:
-    """The pid, or 0: the process object of a custom context may have none."""
-    return getattr(process, "pid", None) or 0
+    """The pid, or 0: the process object of a custom context may have none, and its user may have
+    closed it."""
+    try:
+        return getattr(process, "pid", None) or 0
+    except ValueError:
+        return 0
+
+
+def has_ended(process: BaseProcess) -> bool:
+    """Whether the process has ended. Its user may have closed the object then."""
+    try:
+        return process.exitcode is not None
+    except ValueError:
+        return True
 
 
 # Keep exit details for the last 1,000 dead workers: a result may be fetched long after its worker
@@ -248,7 +260,7 @@ class Crew:
             if worker >= len(self.processes):
                 return False
             process = self.processes[worker]
-            return process.exitcode is None and process.pid == pid
+            return not has_ended(process) and process.pid == pid
 
     def _find_end(self, pid: int, worker: int) -> End | None:
         with self._ends_lock:

@@ -262,7 +262,6 @@ ERRORS = {
     "mute": Mute,
     "endless": Endless,
     "no text": NoText,
-    "odd name": lambda: type("Odd\udcff", (Exception,), {})("an odd error"),
 }
 
 

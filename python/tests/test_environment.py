@@ -347,7 +347,6 @@ class Initializers(Case):
         "mute": ["Mute"],
         "endless": ["Endless"],
         "no text": ["NoText"],
-        "odd name": ["Odd", "an odd error"],
     }
 
     def check(self, initializer, initargs, *words):
