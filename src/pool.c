@@ -277,14 +277,19 @@ static bool is_joiner_needed(void *arg)
 				      !pool->callbacks.running);
 }
 
-/* And the template, which leaves behind them. */
 static bool are_workers_gone(void *arg)
 {
 	const struct ac_pool *pool = arg;
 
-	return ac__workers_all_ended(&pool->workers) && !ac__workers_has_template(&pool->workers);
+	return ac__workers_all_ended(&pool->workers);
 }
 
+static bool is_template_gone(void *arg)
+{
+	const struct ac_pool *pool = arg;
+
+	return !ac__workers_has_template(&pool->workers);
+}
 
 /* A worker that is stopped does not notice that it is to leave, and a template that is stopped
  * does not report ends. A template that has none to report yet is left alone: it reaps those that
@@ -304,17 +309,13 @@ static void kill_those_that_stay(struct ac_pool *pool, bool closing)
 	pool->leave_by = ac__sys_deadline(TELL_NS);
 }
 
-/* Until the workers are gone. A thread that only joins lets those that leave take their time: a
- * Python worker's finalizers run then. It kills the others even if it joins with a limit. */
-static int see_workers_off(struct ac_pool *pool, int64_t deadline, bool closing)
+static int await_ends(struct ac_pool *pool, bool (*is_over)(void *pool), int64_t deadline,
+		      bool closing)
 {
 	int r;
 
-	if (!pool->closing)
-		tell_to_leave(pool, LEAVE_NS);
 	for (;;) {
-		r = ac__wait_until(pool, are_workers_gone, pool,
-				   AC__MIN(deadline, pool->leave_by));
+		r = ac__wait_until(pool, is_over, pool, AC__MIN(deadline, pool->leave_by));
 		if (r != -ETIMEDOUT)
 			return r;
 		if (ac__sys_now() >= pool->leave_by)
@@ -322,6 +323,22 @@ static int see_workers_off(struct ac_pool *pool, int64_t deadline, bool closing)
 		if (ac__sys_now() >= deadline)
 			return r;
 	}
+}
+
+/* Until the workers are gone, and then the template. A thread that only joins lets those that leave
+ * take their time: a Python worker's finalizers run then. It kills the others even if it joins with a
+ * limit. */
+static int see_workers_off(struct ac_pool *pool, int64_t deadline, bool closing)
+{
+	int r;
+
+	if (!pool->closing)
+		tell_to_leave(pool, LEAVE_NS);
+	r = await_ends(pool, are_workers_gone, deadline, closing);
+	if (r != 0)
+		return r;
+	ac__workers_dismiss_template(&pool->workers);
+	return await_ends(pool, is_template_gone, deadline, closing);
 }
 
 /* A thread that joins runs the callbacks of an event loop's pool: no other is left to do it. */

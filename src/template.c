@@ -34,8 +34,16 @@
 #define NAP_NS INT64_C(1000000)
 #define EXIT_NS (INT64_C(5) * 1000000000)
 
-/* LEAVE: the workers were told to leave; exit once all are reaped. */
-enum order_kind { ORDER_START, ORDER_SIGNAL, ORDER_REAP, ORDER_LEAVE };
+/* Orders that can't be read for want of memory or descriptors are read again, for about two seconds. */
+#define READS_MOST 200
+#define READ_AGAIN_NS INT64_C(10000000)
+/* From the end of a reserve to the next one: an owner without a free descriptor loses each at once. */
+#define RESERVE_NS INT64_C(500000000)
+#define SECOND_NS INT64_C(1000000000)
+
+/* LEAD: the reserve is the template from now on. LEAVE: the workers were told to leave; exit once all
+ * are reaped. */
+enum order_kind { ORDER_NONE, ORDER_START, ORDER_SIGNAL, ORDER_REAP, ORDER_LEAD, ORDER_LEAVE };
 
 struct order {
 	uint32_t kind;
@@ -62,7 +70,9 @@ struct server {
 	uint32_t alive;		/* and zombies */
 	pid_t reserve;		/* 0: none */
 	int offer;		/* the owner's end of its socket, to be sent; -1: none, or sent */
-	bool has_started;	/* a worker: so the owner does not wait for the first one any more */
+	bool needs_reserve;	/* it leads, and the owner does not wait for its first worker any more */
+	int64_t reserve_at;	/* not before that time */
+	unsigned failed_reads;	/* of orders, in a row */
 	bool leaving;
 	sigset_t user_mask;	/* as it was in the owner */
 	struct sigaction user_chld;
@@ -171,7 +181,7 @@ static void start_child(struct server *server, uint32_t seat, uint64_t tag, int 
 	pid_t pid;
 
 	reap_child(server, seat);
-	server->has_started = true;
+	server->needs_reserve = true;
 	/* The pool closes already: nobody will miss this one. */
 	if (atomic_load(&server->plan->board->shm->closing) && !is_eager(server->plan)) {
 		ac__sys_close(lifeline);
@@ -233,6 +243,9 @@ static void obey(struct server *server, const struct order *order, int fd)
 	case ORDER_REAP:
 		reap_child(server, order->seat);
 		break;
+	case ORDER_LEAD:
+		server->needs_reserve = true;
+		break;
 	case ORDER_LEAVE:
 		prepare_to_leave(server);
 		break;
@@ -240,19 +253,34 @@ static void obey(struct server *server, const struct order *order, int fd)
 	ac__sys_close(fd);
 }
 
-/* False: the owner is gone. */
+/* An order, if it was read at all, came without its descriptor. False: there have been too many. */
+static bool excuse_failed_read(struct server *server, const struct order *order, int error)
+{
+	if (order->kind == ORDER_START && order->seat < server->seats)
+		note_report(server, order->seat, 0, error, 0);
+	ac__sys_poll(-1, ac__sys_now() + READ_AGAIN_NS);
+	return ++server->failed_reads < READS_MOST;
+}
+
+/* False: the owner is gone, or orders can't be read any more. */
 static bool take_orders(struct server *server)
 {
-	struct order order;
-	int fd, r;
+	for (;;) {
+		struct order order = { .kind = ORDER_NONE };
+		int fd, r = ac__sys_receive(server->sock, &order, sizeof order, &fd, true);
 
-	while ((r = ac__sys_receive(server->sock, &order, sizeof order, &fd, true)) > 0) {
+		if (r == 0 || r == -ECONNRESET)
+			return false;
+		if (r < 0 && r != -EAGAIN)
+			return excuse_failed_read(server, &order, r);
+		server->failed_reads = 0;
+		if (r == -EAGAIN)
+			return true;
 		if (r != sizeof order || order.seat >= server->seats)
 			ac__sys_close(fd);
 		else
 			obey(server, &order, fd);
 	}
-	return r < 0 && r != -ECONNRESET; /* else there is nothing now, or no memory for it */
 }
 
 static uint32_t seat_of(const struct server *server, pid_t pid)
@@ -287,9 +315,16 @@ static void look_at_child(struct server *server, uint32_t seat)
 static void lose_reserve(struct server *server)
 {
 	server->reserve = 0;
-	server->has_started = true; /* and another one is made */
+	server->needs_reserve = true;
+	server->reserve_at = ac__sys_now() + RESERVE_NS;
 	ac__sys_close(server->offer);
 	server->offer = -1;
+}
+
+static void look_at_reserve(struct server *server)
+{
+	if (server->reserve && waitpid(server->reserve, NULL, WNOHANG) == server->reserve)
+		lose_reserve(server);
 }
 
 /* The kernel names one zombie. While that one waits for the owner it hides all others. */
@@ -300,17 +335,19 @@ static void note_ends(struct server *server)
 	while ((pid = find_ended())) {
 		uint32_t seat = seat_of(server, pid);
 
-		if (seat == server->seats) {
+		if (pid == server->reserve)
+			look_at_reserve(server);
+		else if (seat == server->seats)
 			waitpid(pid, NULL, 0);
-			if (pid == server->reserve)
-				lose_reserve(server);
-			continue;
-		}
-		if (server->children[seat].ended)
+		else if (server->children[seat].ended)
 			break;
-		look_at_child(server, seat);
+		else
+			look_at_child(server, seat);
 	}
-	for (uint32_t seat = 0; pid && seat < server->seats; seat++)
+	if (!pid)
+		return;
+	look_at_reserve(server);
+	for (uint32_t seat = 0; seat < server->seats; seat++)
 		look_at_child(server, seat);
 }
 
@@ -330,6 +367,11 @@ static void send_reports(struct server *server)
 
 /* ---- the reserve ---- */
 
+static bool wants_reserve(const struct server *server)
+{
+	return server->needs_reserve && !server->reserve && !server->leaving;
+}
+
 /* In the reserve: the workers so far are not its children. */
 static void be_reserve(struct server *server, struct ac__socket *socket)
 {
@@ -338,7 +380,7 @@ static void be_reserve(struct server *server, struct ac__socket *socket)
 	server->sock = socket->process_end;
 	memset(server->children, 0, server->seats * sizeof *server->children);
 	server->due = server->alive = 0;
-	server->has_started = false;
+	server->needs_reserve = false;
 }
 
 /* Not before the owner has its first worker, which would wait. Without memory for it there is none
@@ -348,7 +390,7 @@ static void make_reserve(struct server *server)
 	struct ac__socket socket;
 	pid_t pid;
 
-	server->has_started = false;
+	server->needs_reserve = false;
 	if (ac__socket_open(&socket) < 0)
 		return;
 	pid = ac__forkguard_fork(server->plan->group);
@@ -397,13 +439,15 @@ static void block_signals(sigset_t *before)
 static void sleep_for_news(struct server *server)
 {
 	struct pollfd p = { .fd = server->sock, .events = POLLIN };
+	int64_t ns = AC__MAX(server->reserve_at - ac__sys_now(), 0);
+	struct timespec left = { .tv_sec = ns / SECOND_NS, .tv_nsec = ns % SECOND_NS };
 	sigset_t but_chld;
 
 	if (server->due || server->offer >= 0)
 		p.events |= POLLOUT;
 	sigfillset(&but_chld);
 	sigdelset(&but_chld, SIGCHLD);
-	ppoll(&p, 1, NULL, &but_chld);
+	ppoll(&p, 1, wants_reserve(server) ? &left : NULL, &but_chld);
 }
 
 /*
@@ -432,7 +476,7 @@ static void serve(struct server *server)
 		note_ends(server);
 		if (server->leaving && !server->alive && !server->due)
 			_exit(0);
-		if (server->has_started && !server->reserve && !server->leaving)
+		if (wants_reserve(server) && server->reserve_at <= ac__sys_now())
 			make_reserve(server);
 		send_reports(server);
 		offer_reserve(server);
@@ -589,6 +633,11 @@ int ac__template_leave(struct ac__template *template)
 	return ac__sys_send(template->now.socket, &order, sizeof order, -1);
 }
 
+void ac__template_dismiss(struct ac__template *template)
+{
+	ac__sys_end_sending(template->now.socket);
+}
+
 static void close_process(struct ac__template_process *process)
 {
 	ac__forkguard_close(&process->socket);
@@ -707,9 +756,16 @@ static void await_exit(struct ac__template *template)
 	}
 	if (r == 1)
 		describe_end(template, status);
-	else
+	else if (!template->end[0])
 		snprintf(template->end, sizeof template->end,
 			 "the process that starts them (the template) has ended");
+}
+
+static void lead(struct ac__template *template)
+{
+	struct order order = order_of(ORDER_LEAD, 0, 0);
+
+	ac__sys_send_now(template->now.socket, &order, sizeof order, -1);
 }
 
 bool ac__template_replace(struct ac__template *template)
@@ -724,7 +780,10 @@ bool ac__template_replace(struct ac__template *template)
 	template->now = template->reserve;
 	template->reserve = none;
 	ac__forkguard_unlock();
-	return ac__template_is_open(template);
+	if (!ac__template_is_open(template))
+		return false;
+	lead(template);
+	return true;
 }
 
 void ac__template_close(struct ac__template *template)

@@ -47,7 +47,7 @@ struct ac__template_process {
 struct ac__template {
 	struct ac__template_process now, reserve;
 	int process_end;	/* of the socket, while the template is forked */
-	char end[AC_TEXT_SIZE];	/* how the last one that was lost ended */
+	char end[AC_TEXT_SIZE];	/* how the last one ended of which that is known */
 };
 
 struct ac__template_event {
@@ -76,6 +76,8 @@ int ac__template_reap_worker(struct ac__template *template, unsigned seat);
 /* The workers were told to leave: the template exits (-EPIPE from next) once all of them are
  * reaped. */
 int ac__template_leave(struct ac__template *template);
+/* It exits as if the owner had ended: it kills what is left. ac__template_next then tells of its end. */
+void ac__template_dismiss(struct ac__template *template);
 /* The next event: 1 and *event; 0: none now; -EPIPE: the template is gone. */
 int ac__template_next(struct ac__template *template, struct ac__template_event *event);
 /* The table of pids: for plan->pids, NULL: no memory; and its end. */

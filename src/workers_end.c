@@ -316,7 +316,7 @@ int64_t ac__workers_next_check(const struct ac__workers *workers)
 {
 	int64_t next = workers->unwatched ? workers->poll_at : INT64_MAX;
 
-	if (ac__workers_any_vacant(workers))
+	if (ac__workers_any_vacant(workers) && !workers->template_lost)
 		next = AC__MIN(next, workers->retry_at);
 	for (unsigned seat = 1; workers->starting && seat <= workers->count; seat++) {
 		const struct ac__worker_record *record = &workers->records[seat];

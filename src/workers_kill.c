@@ -136,3 +136,9 @@ void ac__workers_dismiss(struct ac__workers *workers)
 	if (!workers->start && ac__workers_has_template(workers))
 		ac__template_leave(&workers->template);
 }
+
+void ac__workers_dismiss_template(struct ac__workers *workers)
+{
+	if (ac__workers_has_template(workers))
+		ac__template_dismiss(&workers->template);
+}

@@ -18,5 +18,7 @@ void ac__workers_kill_unresponsive(struct ac__workers *workers);
 bool ac__workers_only_news_missing(const struct ac__workers *workers);
 /* The board says closing: workers that sleep wake and leave. */
 void ac__workers_dismiss(struct ac__workers *workers);
+/* All have ended: the template exits, whichever orders it could not be sent. */
+void ac__workers_dismiss_template(struct ac__workers *workers);
 
 #endif
