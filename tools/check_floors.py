@@ -32,7 +32,7 @@ LAYERS = """
     block block_trim
     ring
     worker call
-    template
+    template template_server
     pool_memory
     callbacks
     turns
