@@ -233,13 +233,39 @@ assert {getter}.get_start_method(allow_none=True) is None
                 self.assertEqual((code, out, err), (0, "context has already been set\n", ""))
 
     def test_default_is_the_standard_librarys(self):
+        """It differs between versions of Python; a pool that is given no context uses it."""
         code, out, err = run("-c", """
-import allcores, multiprocessing
+import allcores, allcores.pool, multiprocessing
 assert multiprocessing.get_start_method(allow_none=True) is None
 assert allcores.get_start_method(allow_none=True) is None
-print(allcores.get_start_method() == multiprocessing.get_start_method())
+default = allcores.get_start_method()
+assert default == multiprocessing.get_start_method()
+assert default == allcores.get_all_start_methods()[0]
+for Pool in (allcores.Pool, allcores.get_context().Pool, allcores.pool.Pool):
+    with Pool(1) as pool:
+        assert pool._ctx.get_start_method() == default
+        assert type(pool._pool[0])._start_method in (default, None), pool._pool
+        assert pool.map(abs, [-1]) == [1]
+    pool.join()
+print(allcores.get_all_start_methods() == multiprocessing.get_all_start_methods())
 """)
         self.assertEqual((code, out, err), (0, "True\n", ""))
+
+    def test_methods_are_asked_of_the_standard_library(self):
+        """Also when it is replaced or patched, as some programs and tests do."""
+        code, out, err = run("-c", """
+import multiprocessing.context as theirs
+import allcores
+theirs._default_context.get_all_start_methods = lambda: ["one", "two"]
+print(allcores.context._default_context.get_all_start_methods())
+del theirs._concrete_contexts["spawn"]
+try:
+    allcores.get_context("spawn")
+except ValueError as error:
+    print(error)
+""")
+        self.assertEqual((code, out, err),
+                         (0, "['one', 'two']\ncannot find context for 'spawn'\n", ""))
 
 
 class Processors(unittest.TestCase):
