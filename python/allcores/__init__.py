@@ -50,9 +50,12 @@ if engine == "allcores":
     from . import context
     from ._core import cpus
 
-    if not getattr(_multiprocessing.process.current_process(), "_inheriting", False):
+    if not getattr(
+        _multiprocessing.process.current_process(), "_inheriting", False
+    ) and not any("multiprocessing.forkserver" in word for word in _sys.orig_argv):
         from . import pool  # here, so that a program's first pool is not slow
-    # Else spawn or forkserver starts this process. It will hardly open a pool of its own.
+    # Else spawn or forkserver starts this process, or it is the forkserver. It will hardly open a
+    # pool of its own.
 
     Pool = context._default_context.Pool
     get_context = context._default_context.get_context

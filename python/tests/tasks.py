@@ -70,6 +70,14 @@ def meet(folder, count):
     return os.getpid()
 
 
+def send_blocked_signals(connection):
+    connection.send(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
+def is_imported(module):
+    return module in sys.modules
+
+
 def memory():
     """Bytes of this process's private memory and of what it has touched of others'."""
     with open("/proc/self/statm") as file:

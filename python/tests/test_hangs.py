@@ -68,6 +68,7 @@ pool.apply(tasks.square, (3,))
             self.skipTest("a forked worker imports nothing")
         script = self.start("""
 os.environ["NOTES"], os.environ["SLOW"] = notes, "1"
+context.set_forkserver_preload([])  # else the forkserver imports it: see test_servers.py
 pool = context.Pool(2)
 tell(pool)
 pool.apply(tasks.square, (3,))
@@ -267,6 +268,7 @@ for _ in pool.imap(tasks.square, items()):
             self.skipTest("a forked worker imports nothing")
         self.check("""
 os.environ["NOTES"], os.environ["SLOW"] = notes, "1"
+context.set_forkserver_preload([])  # else the forkserver imports it: see test_servers.py
 with context.Pool(2) as pool:
     tell(pool)
     pool.apply(tasks.square, (3,))
