@@ -212,6 +212,16 @@ def _warn_of_threads() -> None:
         )
 
 
+def _keep_tracker(keep: bool) -> None:
+    """To the resource tracker, a fork by this thread is Process.start's: the child uses the owner's
+    tracker. Any other child lets go of it and starts one of its own, which removes what a worker shares
+    when the worker exits. Older versions of CPython do not tell them apart."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    intent = getattr(tracker, "_fork_intent", None)
+    if intent is not None:
+        intent.preserve_fd = keep
+
+
 def _has_handlers() -> bool:
     """Whether a signal that a worker receives would run a Python handler of the program's."""
     for signum in range(1, signal.NSIG):
@@ -241,8 +251,12 @@ class ForkedCrew(Crew):
         util._flush_std_streams()  # type: ignore[attr-defined]
         self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         tags = [_tag_of(process) for process in self.processes]
-        with _null_input() as self._stdin:
-            core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
+        _keep_tracker(True)
+        try:
+            with _null_input() as self._stdin:
+                core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
+        finally:
+            _keep_tracker(False)
         self._core = core
         for worker, process in enumerate(self.processes):
             _note_started(process, WorkerPopen(core, worker, tags[worker]))
@@ -281,6 +295,7 @@ class ForkedCrew(Crew):
 
     def run(self, worker: int, tag: int) -> int:
         """In the worker's process: do its work. Return its exit code."""
+        _keep_tracker(False)  # the worker's own forks are its program's
         process, seat = self._process_of(worker, tag)
         seat.assign(worker, -1, self.stacks.fd)
         seat.stdin = self._stdin

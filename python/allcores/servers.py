@@ -7,9 +7,9 @@ must meet neither a forkserver nor a worker that is still importing: each would 
 its own. Processes that the program starts by the same forkserver get SIGINT unblocked: see
 _preloaded.py.
 
-Before it serves, the forkserver imports what it is told to; from CPython 3.12.9, 3.13.2 and 3.14 on
-that is the main program, too, which may take long. Whoever starts a process waits for that. An owner
-that is killed meanwhile is noticed by the forkserver when it serves, and not before.
+Before it serves, the forkserver imports what it is told to; in CPython 3.14.1 and later (and late
+3.13) that is the main program, too, which may take long. Whoever starts a process waits for that. An
+owner that is killed meanwhile is noticed by the forkserver when it serves, and not before.
 """
 
 from __future__ import annotations

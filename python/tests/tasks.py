@@ -3,6 +3,8 @@
 import faulthandler
 import fcntl
 import multiprocessing
+import multiprocessing.resource_tracker
+import multiprocessing.shared_memory
 import multiprocessing.util
 import os
 import resource
@@ -72,6 +74,18 @@ def meet(folder, count):
 
 def send_blocked_signals(connection):
     connection.send(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
+def tracker():
+    """What the resource tracker of this process reads from; started if there is none."""
+    return os.fstat(multiprocessing.resource_tracker.getfd()).st_ino
+
+
+def make_shared_memory():
+    shared = multiprocessing.shared_memory.SharedMemory(create=True, size=5)
+    shared.buf[:5] = b"found"
+    shared.close()
+    return shared.name
 
 
 def is_imported(module):

@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The standard library's forkserver: what a pool leaves to it, and a program that it imports slowly.
+"""The standard library's forkserver and resource tracker: what a pool leaves to them, and a program
+that the forkserver imports slowly.
 
-Before it serves, the forkserver imports what it is told to, and from CPython 3.12.9, 3.13.2 and 3.14
-on the main program. Whoever starts a process waits for that, in Pool() as in Process.start().
+Before it serves, the forkserver imports what it is told to, in CPython 3.14.1 and later (and late
+3.13) also the main program. Whoever starts a process waits for that, in Pool() as in
+Process.start().
 """
 import inspect
 import multiprocessing.forkserver
+import multiprocessing.shared_memory
 import signal
+import time
 import unittest
 
+import tasks
 from programs import Program
-from support import engine_only
+from support import Case, engine_only, for_each_method
 
 PRELOADS_MAIN = "init_main_from_path" in inspect.getsource(multiprocessing.forkserver)
 
@@ -78,6 +83,30 @@ context.set_forkserver_preload(["wave"])
 with context.Pool(1) as pool:
     print(pool.apply(tasks.is_imported, ("wave",)))
 """, "True\n")
+
+
+class Tracker(Case):
+    """Workers use the owner's resource tracker. One of their own would remove what they share when
+    they exit; in newer versions of CPython (see gh-146313) that is what a child gets that was forked
+    by other means than Process.start."""
+
+    def test_is_the_owners(self):
+        ours = tasks.tracker()
+        pool = self.new_pool(1, maxtasksperchild=1)
+        self.assertEqual([pool.apply(tasks.tracker) for _ in range(3)], [ours] * 3)
+
+    def test_shared_memory_outlives_its_worker(self):
+        tasks.tracker()
+        pool = self.new_pool(1, maxtasksperchild=1)
+        name = pool.apply(tasks.make_shared_memory)
+        pool.apply(abs, (-1,))
+        pool.close()
+        pool.join()
+        time.sleep(0.3)  # a tracker would remove it now
+        shared = multiprocessing.shared_memory.SharedMemory(name)
+        self.assertEqual(bytes(shared.buf[:5]), b"found")
+        shared.close()
+        shared.unlink()
 
 
 @engine_only
@@ -162,6 +191,8 @@ except allcores.StartError as error:
         script = self.start_slow("context.Pool(2)", seconds=3)
         self.kill(script)
 
+
+for_each_method(globals(), Tracker)
 
 if __name__ == "__main__":
     unittest.main()
