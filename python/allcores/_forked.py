@@ -316,6 +316,15 @@ class ForkedCrew(Crew):
         """The pid of a process that has ended; else 0, without waiting for its fork."""
         return super().ended_pid(process) if has_ended(process) else 0
 
+    def stop(self, core: _core.Pool | None) -> None:
+        """Terminate a pool that could not be opened, as far as it was."""
+        core = core or self._core
+        if core is not None:  # all were started, and perhaps not all noted
+            for worker, (process, _) in enumerate(self._firsts):
+                if process._popen is None:  # type: ignore[attr-defined]
+                    _note_started(process, WorkerPopen(core, worker, _tag_of(process)))
+        super().stop(core)
+
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have exited or are about to."""
         super().reap(timeout)

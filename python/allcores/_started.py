@@ -107,9 +107,11 @@ class StartedCrew(Crew):
                 return None
         return peak_rss or None
 
-    def stop(self) -> None:
-        """Terminate the processes of a pool that could not be opened."""
-        for process in self.processes:
-            if not has_ended(process):
-                process.terminate()
-        self.reap()
+    def stop(self, core: _core.Pool | None) -> None:
+        """Terminate a pool that could not be opened, as far as it was."""
+        super().stop(core)
+        if core is None:
+            for process in self.processes:
+                if not has_ended(process):
+                    process.terminate()
+            self.reap()
