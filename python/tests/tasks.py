@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What the workers run. Importing it costs little: every spawned worker does."""
+import atexit
 import faulthandler
 import fcntl
 import multiprocessing
@@ -496,6 +497,10 @@ def log_level(_=None):
 
 def add_finalizer(notes):
     multiprocessing.util.Finalize(None, note_start, (notes,), exitpriority=10)
+
+
+def add_atexit(notes):
+    atexit.register(note_start, notes)
 
 
 def add_slow_finalizer(notes, seconds):
