@@ -278,7 +278,7 @@ class ForkedCrew(Crew):
         self.seat(worker, process)
         util.debug("added worker")
         if problem := self.describe_template():
-            util.sub_warning(problem)  # type: ignore[attr-defined]
+            util.sub_warning(problem)
         self.reap_recorded()
         return _tag_of(process)
 
