@@ -26,11 +26,20 @@ def _choose_engine() -> tuple[str, str]:
         return "stdlib", "ALLCORES_ENGINE=stdlib"
     try:
         from . import _core
+
+        _check_gil()
     except ImportError as error:
         if wanted == "allcores":
             raise
         return "stdlib", f"the extension cannot be imported: {error}"
     return "allcores", f"liballcores {_core.version()}"
+
+
+def _check_gil() -> None:
+    """Importing the extension has switched the GIL on, unless the user forbids that."""
+    is_enabled = getattr(_sys, "_is_gil_enabled", None)  # CPython 3.13
+    if is_enabled and not is_enabled():
+        raise ImportError("it needs the GIL, which -X gil=0 or PYTHON_GIL=0 keeps off")
 
 
 engine, engine_reason = _choose_engine()
@@ -41,9 +50,12 @@ if engine == "allcores":
     from . import context
     from ._core import cpus
 
-    if not getattr(_multiprocessing.process.current_process(), "_inheriting", False):
+    if not getattr(
+        _multiprocessing.process.current_process(), "_inheriting", False
+    ) and not any("multiprocessing.forkserver" in word for word in _sys.orig_argv):
         from . import pool  # here, so that a program's first pool is not slow
-    # Else spawn or forkserver starts this process. It will hardly open a pool of its own.
+    # Else spawn or forkserver starts this process, or it is the forkserver. It will hardly open a
+    # pool of its own.
 
     Pool = context._default_context.Pool
     get_context = context._default_context.get_context

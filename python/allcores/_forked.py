@@ -212,6 +212,16 @@ def _warn_of_threads() -> None:
         )
 
 
+def _keep_tracker(keep: bool) -> None:
+    """To the resource tracker, a fork by this thread is Process.start's: the child uses the owner's
+    tracker. Any other child lets go of it and starts one of its own, which removes what a worker shares
+    when the worker exits. Older versions of CPython do not tell them apart."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    intent = getattr(tracker, "_fork_intent", None)
+    if intent is not None:
+        intent.preserve_fd = keep
+
+
 def _has_handlers() -> bool:
     """Whether a signal that a worker receives would run a Python handler of the program's."""
     for signum in range(1, signal.NSIG):
@@ -241,8 +251,12 @@ class ForkedCrew(Crew):
         util._flush_std_streams()  # type: ignore[attr-defined]
         self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         tags = [_tag_of(process) for process in self.processes]
-        with _null_input() as self._stdin:
-            core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
+        _keep_tracker(True)
+        try:
+            with _null_input() as self._stdin:
+                core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
+        finally:
+            _keep_tracker(False)
         self._core = core
         for worker, process in enumerate(self.processes):
             _note_started(process, WorkerPopen(core, worker, tags[worker]))
@@ -264,7 +278,7 @@ class ForkedCrew(Crew):
         self.seat(worker, process)
         util.debug("added worker")
         if problem := self.describe_template():
-            util.sub_warning(problem)  # type: ignore[attr-defined]
+            util.sub_warning(problem)
         self.reap_recorded()
         return _tag_of(process)
 
@@ -281,6 +295,7 @@ class ForkedCrew(Crew):
 
     def run(self, worker: int, tag: int) -> int:
         """In the worker's process: do its work. Return its exit code."""
+        _keep_tracker(False)  # the worker's own forks are its program's
         process, seat = self._process_of(worker, tag)
         seat.assign(worker, -1, self.stacks.fd)
         seat.stdin = self._stdin
@@ -300,6 +315,15 @@ class ForkedCrew(Crew):
     def ended_pid(self, process: BaseProcess) -> int:
         """The pid of a process that has ended; else 0, without waiting for its fork."""
         return super().ended_pid(process) if has_ended(process) else 0
+
+    def stop(self, core: _core.Pool | None) -> None:
+        """Terminate a pool that could not be opened, as far as it was."""
+        core = core or self._core
+        if core is not None:  # all were started, and perhaps not all noted
+            for worker, (process, _) in enumerate(self._firsts):
+                if process._popen is None:  # type: ignore[attr-defined]
+                    _note_started(process, WorkerPopen(core, worker, _tag_of(process)))
+        super().stop(core)
 
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have exited or are about to."""

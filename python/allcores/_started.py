@@ -8,13 +8,17 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable
-from multiprocessing import get_start_method, resource_tracker, util
+from multiprocessing import get_start_method, util
+from multiprocessing.process import BaseProcess
 
-from . import _core, crew
+from . import _core, crew, servers
 from .crew import Crew, Made, has_ended, pid_of
 from .descriptors import above_standard, standard_reserved
 from .waiting import SLICE
 
+
+def _method_of(process: BaseProcess) -> str:
+    return getattr(type(process), "_start_method", None) or get_start_method()
 
 
 def _kill_with_owner(fd: int, pid: int) -> None:
@@ -38,10 +42,11 @@ class StartedCrew(Crew):
         # Workers get the signal mask of the thread that made the pool, not of the one that starts
         # them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._method: str | None = None  # the start method
+        self._method = _method_of(first[0])
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool, which starts all workers."""
+        servers.prepare(self._method, self._mask)
         return _core.Pool(workers, recycle, self, result_type, None, False)
 
     def start(self, worker: int, fd: int) -> int:
@@ -70,15 +75,12 @@ class StartedCrew(Crew):
     def _start(self, worker: int, fd: int) -> None:
         self.record_end(worker)
         (process, seat), self._unused = self._unused or self._make(), None
-        method = getattr(type(process), "_start_method", None) or get_start_method()
-        self._method = method
+        method = self._method = _method_of(process)
         if method == "fork":
             # The engine closes fd in a child of a thread that it does not know: this one.
             fd = above_standard(os.dup(fd))
         seat.assign(worker, fd, self.stacks.fd)
-        if method != "fork":
-            # process.start() would start the tracker, which unblocks the signals blocked below.
-            resource_tracker.ensure_running()
+        servers.ensure_running(method, self._mask)
         # SIGINT is blocked in the child until the child has set its handler.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
@@ -105,9 +107,11 @@ class StartedCrew(Crew):
                 return None
         return peak_rss or None
 
-    def stop(self) -> None:
-        """Terminate the processes of a pool that could not be opened."""
-        for process in self.processes:
-            if not has_ended(process):
-                process.terminate()
-        self.reap()
+    def stop(self, core: _core.Pool | None) -> None:
+        """Terminate a pool that could not be opened, as far as it was."""
+        super().stop(core)
+        if core is None:
+            for process in self.processes:
+                if not has_ended(process):
+                    process.terminate()
+            self.reap()

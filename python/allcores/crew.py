@@ -279,8 +279,14 @@ class Crew:
         """The pid of a process that may have ended."""
         return pid_of(process)
 
-    def stop(self) -> None:
-        """Terminate the processes of a pool that could not be opened."""
+    def stop(self, core: _core.Pool | None) -> None:
+        """Terminate a pool that could not be opened, as far as it was. core: the engine's; None: there is
+        none."""
+        self.terminated = True
+        if core is not None:
+            core.terminate()  # else the engine replaces workers that are terminated
+            core.join(10)
+            self.reap(10)
 
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have exited or are about to."""

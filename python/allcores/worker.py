@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import]  # makes no enums, which would take a worker long
+import atexit
 import os
 import signal
 import sys
@@ -123,8 +124,25 @@ def be_forked_worker(
     _ignore_interrupts()
     _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     _hide_stdin()
-    sentinel = _open_parent_sentinel(owner)
-    return process._bootstrap(parent_sentinel=sentinel)  # type: ignore[attr-defined,no-any-return]
+    return _bootstrap(process, _open_parent_sentinel(owner))
+
+
+# Whether multiprocessing's forked processes run atexit functions, their finalizers among them. In
+# older versions Process._bootstrap runs the finalizers, and atexit functions never run.
+_RUNS_ATEXIT = sys.version_info >= (3, 13)
+
+
+def _bootstrap(process: Any, sentinel: int | None) -> int:
+    """Run the process as multiprocessing.popen_fork does."""
+    if _RUNS_ATEXIT:
+        atexit._clear()  # the owner's
+        atexit.register(util._exit_function)  # type: ignore[attr-defined]
+    try:
+        code: int = process._bootstrap(parent_sentinel=sentinel)
+        return code
+    finally:
+        if _RUNS_ATEXIT:
+            atexit._run_exitfuncs()
 
 
 # ---- all workers ----

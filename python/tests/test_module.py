@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import importlib
+import importlib.util
 import multiprocessing
 import multiprocessing.pool
 import os
@@ -233,13 +234,39 @@ assert {getter}.get_start_method(allow_none=True) is None
                 self.assertEqual((code, out, err), (0, "context has already been set\n", ""))
 
     def test_default_is_the_standard_librarys(self):
+        """It differs between versions of Python; a pool that is given no context uses it."""
         code, out, err = run("-c", """
-import allcores, multiprocessing
+import allcores, allcores.pool, multiprocessing
 assert multiprocessing.get_start_method(allow_none=True) is None
 assert allcores.get_start_method(allow_none=True) is None
-print(allcores.get_start_method() == multiprocessing.get_start_method())
+default = allcores.get_start_method()
+assert default == multiprocessing.get_start_method()
+assert default == allcores.get_all_start_methods()[0]
+for Pool in (allcores.Pool, allcores.get_context().Pool, allcores.pool.Pool):
+    with Pool(1) as pool:
+        assert pool._ctx.get_start_method() == default
+        assert type(pool._pool[0])._start_method in (default, None), pool._pool
+        assert pool.map(abs, [-1]) == [1]
+    pool.join()
+print(allcores.get_all_start_methods() == multiprocessing.get_all_start_methods())
 """)
         self.assertEqual((code, out, err), (0, "True\n", ""))
+
+    def test_methods_are_asked_of_the_standard_library(self):
+        """Also when it is replaced or patched, as some programs and tests do."""
+        code, out, err = run("-c", """
+import multiprocessing.context as theirs
+import allcores
+theirs._default_context.get_all_start_methods = lambda: ["one", "two"]
+print(allcores.context._default_context.get_all_start_methods())
+del theirs._concrete_contexts["spawn"]
+try:
+    allcores.get_context("spawn")
+except ValueError as error:
+    print(error)
+""")
+        self.assertEqual((code, out, err),
+                         (0, "['one', 'two']\ncannot find context for 'spawn'\n", ""))
 
 
 class Processors(unittest.TestCase):
@@ -311,6 +338,11 @@ pool.join()
         self.assertEqual((code, err), (0, ""))
         self.assertIn("stdlib", out)
         self.assertIn("ALLCORES_ENGINE", out)
+
+    def test_info_says_what_is_not_supported(self):
+        _, out, _ = run("-m", "allcores", "--info")
+        for name in ("free threading", "subinterpreters"):
+            self.assertRegex(out, rf"(?m)^{name} +not supported")
 
     def test_command_line_refuses_nonsense(self):
         code, _, err = run("-m", "allcores", "--nonsense")
@@ -386,6 +418,70 @@ if __name__ == "__main__":
     with allcores.get_context({method!r}).Pool(1) as pool:
         print(*pool.apply(look, (0,)))
 """), (0, "False allcores.pool True\n", ""))
+
+
+@engine_only
+class Interpreters(unittest.TestCase):
+    """The engine serves the main interpreter, and needs the GIL. Elsewhere the standard library's
+    pool is used, or the import fails where the program insists on the engine."""
+
+    script = """
+import sys
+sys.path[:] = {path!r}
+import os
+os.environ["ALLCORES_ENGINE"] = ""
+import allcores
+print(allcores.engine, allcores.engine_reason, sep=": ")
+assert allcores.Pool == allcores._multiprocessing.Pool
+for name in [name for name in sys.modules if name.partition(".")[0] == "allcores"]:
+    del sys.modules[name]
+os.environ["ALLCORES_ENGINE"] = "allcores"
+try:
+    import allcores
+except ImportError as error:
+    print(error, flush=True)
+"""
+    why = "module allcores._core does not support loading in subinterpreters"
+
+    def check_subinterpreter(self, make):
+        if importlib.util.find_spec("_interpreters"):
+            name = "_interpreters"  # 3.13
+        elif importlib.util.find_spec("_xxsubinterpreters"):
+            name = "_xxsubinterpreters"
+        else:
+            self.skipTest("this Python cannot make subinterpreters")
+        script = self.script.format(path=sys.path)
+        code, out, err = run("-c", f"""
+import {name} as interpreters
+made = interpreters.{make}
+failed = interpreters.run_string(made, {script!r})
+assert not failed, failed
+interpreters.destroy(made)
+""")
+        self.assertEqual((code, out, err), (
+            0, f"stdlib: the extension cannot be imported: {self.why}\n{self.why}\n", ""))
+
+    def test_subinterpreter(self):
+        """With a GIL of its own from 3.12 on."""
+        self.check_subinterpreter("create()")
+
+    def test_subinterpreter_as_embedding_programs_make_it(self):
+        """It takes modules that say nothing of subinterpreters, and even those that say no."""
+        self.check_subinterpreter("create('legacy')" if sys.version_info >= (3, 13) else
+                                  "create(isolated=False)")
+
+    def test_gil_kept_off(self):
+        """As an interpreter without a GIL answers under -X gil=0."""
+        code, out, err = run("-c", "import sys\nsys._is_gil_enabled = lambda: False\n"
+                             + self.script.format(path=sys.path))
+        why = "it needs the GIL, which -X gil=0 or PYTHON_GIL=0 keeps off"
+        self.assertEqual((code, out, err), (
+            0, f"stdlib: the extension cannot be imported: {why}\n{why}\n", ""))
+
+    def test_gil(self):
+        if not hasattr(sys, "_is_gil_enabled"):
+            self.skipTest("this Python always has the GIL")
+        self.assertTrue(sys._is_gil_enabled())
 
 
 @engine_only
