@@ -423,6 +423,28 @@ print(families.children())
 """)
         self.assertEqual(lines, ["True"] * 3 + ["{'then'} 4 1", "[]"])
 
+    def test_at_any_moment(self):
+        """From the first microseconds of a pool on, with work handed in and workers that are replaced.
+        Before there is a reserve it may cost the pool: an error that says so, and no hang."""
+        lines = self.tell("""
+print(flush=True)
+right = refused = 0
+for number in range(60):
+    pool = context.Pool(2, maxtasksperchild=3)
+    results = pool.map_async(tasks.square, range(40), 1)
+    time.sleep(number * number * 1e-5)
+    for pid in families.children():  # one: the template
+        os.kill(pid, signal.SIGKILL)
+    try:
+        right += results.get(10) == [item * item for item in range(40)]
+    except allcores.StartError as error:
+        refused += "template" in str(error)
+    pool.terminate()
+    pool.join()
+print(right + refused, right > 20, families.children())
+""")
+        self.assertEqual(lines[-1:], ["60 True []"])
+
     def test_while_workers_are_at_work(self):
         """They go on, and deliver."""
         lines = self.tell("""
