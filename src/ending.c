@@ -43,6 +43,12 @@ void ac__ending_ask(struct ac__ending *ending, pid_t pid)
 	snprintf(ending->text, sizeof ending->text, "its worker ended; how is not known");
 }
 
+bool ac__ending_is_from_outside(const struct ac__ending *ending)
+{
+	return ending->signal == SIGKILL || ending->signal == SIGTERM ||
+	       ending->signal == SIGINT || ending->signal == SIGHUP;
+}
+
 /* As long as it has not been reaped no other process has its pid. */
 bool ac__is_living_child(pid_t pid)
 {

@@ -28,6 +28,7 @@ enum behaviour {
 	IS_GONE_AT_ONCE,	/* the first, reaped; somebody else holds its socket */
 	WAITS_FIRST,		/* before it takes: 15 when told to leave */
 	IS_READY_LATE,
+	IS_HELD_FIRST,		/* before it takes its seat: while held is set */
 };
 
 /* Shared with all processes. */
@@ -39,6 +40,7 @@ static struct {
 	_Atomic unsigned refuses_from;	/* start fails from so many starts on; 0: never */
 	_Atomic pid_t holder;		/* of the socket of the first one */
 	_Atomic bool looked_enough;
+	_Atomic bool held;
 	_Atomic unsigned waits[2];	/* that ended with: leave; there is work */
 	_Atomic unsigned units[100];	/* how often each was begun */
 } *seen;
@@ -143,6 +145,17 @@ static inline int serve(int fd)
 	return 0;
 }
 
+/* The library's threads, which may have forked this process, block all signals. */
+static inline void be_held(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	while (seen->held)
+		nap(MS);
+}
+
 static inline pid_t start_one_that_is_gone(void)
 {
 	pid_t pid = fork();
@@ -179,6 +192,8 @@ static inline pid_t start_worker(void *arg, unsigned worker, int fd)
 			_exit(9);
 		while (behaviour == NEVER_SITS_DOWN)
 			pause();
+		if (behaviour == IS_HELD_FIRST)
+			be_held();
 		_exit(serve(fd));
 	}
 	n = seen->starts++;
@@ -237,6 +252,7 @@ static inline int set_up_without_pids(void **state)
 
 static inline int tear_down(void **state)
 {
+	seen->held = false;
 	ac_pool_close(pool);
 	pool = NULL;
 	reap_all();
