@@ -82,15 +82,37 @@ static void note_idle_end(struct ac_pool *pool, const char *why)
 		ac__engine_fail(pool, AC_ESTART, reason);
 }
 
+/* The user may know more of a process than the kernel tells this one. False: whatever the signal
+ * is, it counts. Place: start. */
+static bool ask_user(struct ac_pool *pool, struct ac__ending *ending)
+{
+	struct ac_outcome outcome;
+	int r;
+
+	ac__ending_fill(ending, 0, &outcome);
+	ac__pool_unlock(pool);
+	r = pool->workers.ended(pool->workers.start_arg, outcome.worker, &outcome);
+	ac__pool_lock(pool);
+	ending->signal = outcome.signal;
+	ending->exit_code = outcome.exit_code;
+	snprintf(ending->text, sizeof ending->text, "%s", outcome.text);
+	return r == 0;
+}
+
 static void note_ended_start(struct ac_pool *pool, const struct ac__worker_end *end)
 {
-	struct ac__start_failure failure = { .refused = end->not_forked, .why = end->ending.text };
+	struct ac__ending ending = end->ending;
+	bool excusable = end->unseated && !end->killed;
 
-	if (end->killed)
-		failure.why = "it was not ready in time";
-	else
-		failure.from_outside = end->unseated && ac__ending_is_from_outside(&end->ending);
-	note_failed_start(pool, failure);
+	if (excusable && pool->workers.ended)
+		excusable = ask_user(pool, &ending);
+	/* Meanwhile another thread may have stopped the pool. */
+	if (!wants_workers(pool))
+		return;
+	note_failed_start(pool, (struct ac__start_failure){
+		.refused = end->not_forked,
+		.from_outside = excusable && ac__ending_is_from_outside(&ending),
+		.why = end->killed ? "it was not ready in time" : ending.text });
 }
 
 /* What the end of a process means for the pool. */

@@ -41,11 +41,14 @@ static struct {
 	_Atomic pid_t holder;		/* of the socket of the first one */
 	_Atomic bool looked_enough;
 	_Atomic bool held;
+	_Atomic unsigned asked;		/* how often ended was called */
 	_Atomic unsigned waits[2];	/* that ended with: leave; there is work */
 	_Atomic unsigned units[100];	/* how often each was begun */
 } *seen;
 
 static bool without_pidfd, without_pid;
+/* ac_pool_opts.ended of the next pool. */
+static int (*ended)(void *arg, unsigned worker, struct ac_outcome *outcome);
 static struct ac_pool *pool;
 
 /* ---- the worker's side ---- */
@@ -214,6 +217,7 @@ static inline void open_adopting(int workers, int64_t ready_ns, unsigned recycle
 				     .workers = workers,
 				     .start = start_worker,
 				     .start_arg = seen,
+				     .ended = ended,
 				     .ready_ns = ready_ns,
 				     .recycle = recycle };
 
@@ -257,6 +261,7 @@ static inline int tear_down(void **state)
 	pool = NULL;
 	reap_all();
 	without_pidfd = without_pid = false;
+	ended = NULL;
 	munmap(seen, sizeof *seen);
 	return help_tear_down(state);
 }

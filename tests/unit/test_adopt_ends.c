@@ -327,6 +327,60 @@ static void test_adopt_starts_that_crash_are_not(void **state)
 	assert_int_equal(seen->starts, 3);
 }
 
+static int say_who_killed(void *arg, unsigned worker, struct ac_outcome *outcome)
+{
+	assert_ptr_equal(arg, seen);
+	assert_true(worker < 2);
+	assert_int_equal(outcome->status, AC_EDIED);
+	assert_true(without_pid || outcome->pid > 0);
+	/* The pool's lock is free. */
+	assert_int_equal(ac_pool_workers(pool, NULL, 0), 2);
+	seen->asked++;
+	outcome->signal = SIGTERM;
+	outcome->exit_code = -1;
+	snprintf(outcome->text, sizeof outcome->text, "the user sent SIGTERM");
+	return 0;
+}
+
+static int say_it_counts(void *arg, unsigned worker, struct ac_outcome *outcome)
+{
+	say_who_killed(arg, worker, outcome);
+	return 1;
+}
+
+/* These exit; but the user is believed. */
+static void test_adopt_user_says_that_others_ended_starts(void **state)
+{
+	struct ac_task *task;
+
+	(void)state;
+	seen->behaviour = DIES_AT_ONCE;
+	ended = say_who_killed;
+	open_adopting(2, 0, 0);
+	assert_int_equal(ac_pool_submit(pool, &task, HANDLER(HANDLE_ECHO), NULL, 0, NULL), 0);
+	EVENTUALLY(seen->asked >= 8);
+	seen->behaviour = SERVES;
+	assert_int_equal(status_of(task), 0);
+	ac_task_free(task);
+}
+
+static void test_adopt_user_says_that_starts_failed(void **state)
+{
+	struct ac_outcome outcome;
+	struct ac_task *task;
+
+	(void)state;
+	seen->behaviour = DIES_AT_ONCE;
+	ended = say_it_counts;
+	open_adopting(2, 0, 0);
+	assert_int_equal(ac_pool_submit(pool, &task, HANDLER(HANDLE_ECHO), NULL, 0, NULL), 0);
+	assert_int_equal(status_of(task), AC_ESTART);
+	assert_int_equal(ac_task_outcome(task, &outcome), 0);
+	assert_non_null(strstr(outcome.text, "the user sent SIGTERM"));
+	ac_task_free(task);
+	assert_true(seen->asked >= 3 && seen->asked <= 10);
+}
+
 /* It has begun: whatever it did there may be why it was killed. */
 static void test_adopt_starts_ended_while_they_get_ready_are_not(void **state)
 {
@@ -485,6 +539,8 @@ int main(void)
 		ADOPT_TEST(test_adopt_starts_ended_from_outside_are_tried_again),
 		ADOPT_TEST(test_adopt_starts_that_crash_are_not),
 		ADOPT_TEST(test_adopt_starts_ended_while_they_get_ready_are_not),
+		ADOPT_TEST(test_adopt_user_says_that_others_ended_starts),
+		ADOPT_TEST(test_adopt_user_says_that_starts_failed),
 		ADOPT_TEST(test_adopt_workers_die_with_their_owner),
 		ADOPT_TEST(test_adopt_first_process_dies_with_its_owner),
 		ADOPT_TEST(test_adopt_first_process_that_left_lives_on),
