@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from multiprocessing import get_start_method, resource_tracker, util
 
-from . import _core, crew
+from . import _core, crew, errors
 from .crew import Crew, Made, pid_of
 from .descriptors import standard_reserved
 from .waiting import SLICE
@@ -88,6 +88,34 @@ class StartedCrew(Crew):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         util.debug("added worker")
         self.reap_recorded()
+
+    def ended(
+        self, worker: int, pid: int, signum: int, exitcode: int
+    ) -> tuple[int, int, str, bool]:
+        """How a process ended before it took its seat (signum, exitcode: as the engine knows it): a
+        signal or 0, an exit code or -1, the same in words; and whether the start counts as
+        failed whatever the signal is. The extension calls it as it calls start."""
+        known: int | None = -signum if signum else exitcode
+        end = self._find_end(pid, worker)
+        if known == -1 and not signum:
+            known = self._ask_process(end) if end else None
+        text = errors.end_text(known)
+        if end and end.start_failure:
+            text = f"{text}: {end.start_failure}"
+        oom = known == -signal.SIGKILL and self._judge_oom(pid) is True
+        if known is None:
+            return 0, -1, errors.cut(text), False
+        return max(-known, 0), max(known, -1), errors.cut(text), oom
+
+    def _ask_process(self, end: crew.End) -> int | None:
+        """Its exit code, where a parent that is not this process (forkserver) reports it a moment
+        later. Not for ever: see _start_safely."""
+        if not crew.reaping.acquire(timeout=SLICE):
+            return None
+        try:
+            return end.reap(SLICE if self.terminated else 1.0)
+        finally:
+            crew.reaping.release()
 
     def _peak_of(self, peak_rss: int) -> int | None:
         """The worker's peak memory, or None. A process that was not forked from us begins with the

@@ -153,6 +153,21 @@ def from_code(code: int, name: str, text: str) -> BaseException:
     return OSError(-code, os.strerror(-code))
 
 
+def end_text(exitcode: int | None) -> str:
+    """How a worker ended that had no call, as the engine says it."""
+    if exitcode is None:
+        return "its worker ended; how is not known"
+    if exitcode >= 0:
+        return f"its worker exited with code {exitcode}"
+    return f"its worker was killed by signal {-exitcode} ({_signal.strsignal(-exitcode)})"
+
+
+def cut(text: str) -> str:
+    """As the engine takes it: at most 180 bytes as UTF-8, without NUL."""
+    data = text.replace("\0", "\\0").encode(errors="backslashreplace")
+    return data[:180].decode(errors="ignore")
+
+
 def describe(function: object) -> str | None:
     """The name of what a call runs, as its user would write it. Never an object's repr, which may
     raise, or be as long as the object's data."""
