@@ -196,6 +196,10 @@ struct ac_pool_opts {
 
 /* Calls that block return -EINTR when a signal handler ran in their thread. */
 #define AC_POOL_INTERRUPTIBLE 1u
+/* ac_pool_terminate lets workers end in their own way where they can: a worker whose process handles
+ * SIGTERM gets that signal; others are killed if they are at work or starting, and leave as from
+ * a closed pool if they are idle. ac_pool_join then kills what has not gone within two seconds. */
+#define AC_POOL_GENTLE 2u
 
 /*
  * Open a pool. Returns when the workers are being started; the first calls
@@ -524,7 +528,7 @@ AC_API int ac_pool_trace(struct ac_pool *pool, struct ac_trace_event *events,
 
 /* Take no more work: later submissions return AC_ECLOSED. 0 or AC_EFORK. */
 AC_API int ac_pool_shut(struct ac_pool *pool);
-/* Stop now: all unfinished work ends with AC_ECANCELED, workers are killed, no
+/* Stop now: all unfinished work ends with AC_ECANCELED, workers are killed (but see AC_POOL_GENTLE), no
  * more work is taken. Does not wait for the processes to end. 0 or AC_EFORK. */
 AC_API int ac_pool_terminate(struct ac_pool *pool);
 /* Wait until all work has ended and its callbacks have returned; after shut
@@ -690,7 +694,13 @@ struct ac_runtime {
 	 * those of the owner in ac_pool_open.
 	 */
 	void (*run)(void *arg, struct ac_worker *worker, unsigned number, uint64_t tag);
+
+	uint64_t flags;		/* AC_RUNTIME_... */
 };
+
+/* run has something to do besides tasks, an initialiser for example: it is called for each worker
+ * even if the pool is closed before that worker was forked. By default such a worker is not forked at all. */
+#define AC_RUNTIME_EAGER 1u
 
 /*
  * The process that was started with that tag for that worker; of pools with a runtime. All may be called by

@@ -120,7 +120,7 @@ static void judge_end(struct ac_pool *pool, const struct ac__worker_end *end, bo
 {
 	const char *text = end->ending.text;
 
-	if (!end->killed && !end->not_forked && (held || !end->left))
+	if (!end->killed && !end->not_forked && !pool->terminated && (held || !end->left))
 		pool->deaths++;
 	if (end->refused) {
 		ac__engine_fail(pool, AC_ESTART, text[0] ? text : "a worker would not start");

@@ -43,6 +43,7 @@ struct ac_pool {
 	struct ac__forkguard guard;
 	_Atomic bool forked;	/* this is not the owner: a worker, or a child of the user's */
 	bool interruptible;
+	bool gentle;		/* AC_POOL_GENTLE */
 	bool shut, terminated;
 	bool closing;		/* workers were told to leave */
 	bool past_deadline;	/* at leave_by all that remained had ended, or were killed */

@@ -21,7 +21,7 @@ ENDS_WITH(ac_submit_opts, flags);
 ENDS_WITH(ac_stream_opts, flags);
 ENDS_WITH(ac_process_opts, reserved);
 ENDS_WITH(ac_pool_stat, template_threads);
-ENDS_WITH(ac_runtime, run);
+ENDS_WITH(ac_runtime, flags);
 ENDS_WITH(ac_trace_event, end_ns);
 
 /* What the whole library takes for granted of the compiler and of libc. */

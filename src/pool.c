@@ -22,6 +22,8 @@
  * of it. */
 #define LEAVE_NS (INT64_C(10) * 1000000000)
 #define TELL_NS (INT64_C(2) * 1000000000)
+/* What a worker of a gentle pool may take to leave once the pool is terminated. */
+#define GENTLE_NS (INT64_C(2) * 1000000000)
 
 /* ---- a user's fork ---- */
 
@@ -61,12 +63,13 @@ static int check_opts(struct ac_pool_opts *opts, struct ac_runtime *runtime)
 	int r = 0;
 
 	if (opts->workers >= AC__SEATS_MOST ||
-	    opts->flags & ~AC_POOL_INTERRUPTIBLE || opts->trace > 1u << 20)
+	    opts->flags & ~(AC_POOL_INTERRUPTIBLE | AC_POOL_GENTLE) || opts->trace > 1u << 20)
 		return -EINVAL;
 	if (!opts->runtime)
 		return 0;
 	r = ac__opts_copy(runtime, sizeof *runtime, opts->runtime);
-	if (r == 0 && (!runtime->run || opts->init || opts->start))
+	if (r == 0 && (!runtime->run || runtime->flags & ~(uint64_t)AC_RUNTIME_EAGER ||
+		       opts->init || opts->start))
 		r = -EINVAL;
 	opts->runtime = runtime;
 	return r;
@@ -151,6 +154,7 @@ static void init_pool(struct ac_pool *pool, const struct ac_pool_opts *opts)
 {
 	pthread_mutex_init(&pool->lock, NULL);
 	pool->interruptible = opts->flags & AC_POOL_INTERRUPTIBLE;
+	pool->gentle = opts->flags & AC_POOL_GENTLE;
 	pool->audit_at = INT64_MAX;
 	pool->guard.left = leave_in_child;
 	pool->guard.group = pool;
@@ -214,22 +218,43 @@ int ac_pool_shut(struct ac_pool *pool)
 	return 0;
 }
 
+/* Within that time; then see_workers_off kills them. */
+static void tell_to_leave(struct ac_pool *pool, int64_t within_ns)
+{
+	int64_t leave_by = ac__sys_deadline(within_ns);
+
+	pool->leave_by = pool->closing ? AC__MIN(pool->leave_by, leave_by) : leave_by;
+	if (pool->closing)
+		return;
+	pool->closing = true;
+	pool->workers.retry_at = INT64_MAX;
+	atomic_store(&pool->board.shm->closing, 1);
+	ac__workers_dismiss(&pool->workers);
+}
+
 int ac_pool_terminate(struct ac_pool *pool)
 {
 	static const struct ac__ending cancelled = { .status = AC_ECANCELED,
 						     .exit_code = -1,
 						     .text = "the pool was terminated" };
 	int r = check_caller(pool);
+	bool first;
 
 	if (r < 0)
 		return r;
 	ac__pool_lock(pool);
+	first = !pool->terminated;
 	pool->shut = pool->terminated = true;
 	pool->workers.retry_at = INT64_MAX;
 	/* What is done already counts as done. */
 	ac__engine_collect(pool);
-	ac__workers_kill_all(&pool->workers);
+	if (!pool->gentle)
+		ac__workers_kill_all(&pool->workers);
+	else if (first) /* a second SIGTERM would interrupt what the first has begun */
+		ac__workers_stop_all(&pool->workers);
 	ac__slots_end_all(&pool->slots, &cancelled);
+	if (pool->gentle)
+		tell_to_leave(pool, GENTLE_NS);
 	ac__engine_advance(pool);
 	ac__engine_changed(pool);
 	ac__pool_unlock(pool);
@@ -259,15 +284,11 @@ static bool are_workers_gone(void *arg)
 	return ac__workers_all_ended(&pool->workers);
 }
 
-static void tell_to_leave(struct ac_pool *pool)
+static bool is_template_gone(void *arg)
 {
-	if (pool->closing)
-		return;
-	pool->closing = true;
-	pool->workers.retry_at = INT64_MAX;
-	pool->leave_by = ac__sys_deadline(LEAVE_NS);
-	atomic_store(&pool->board.shm->closing, 1);
-	ac__workers_dismiss(&pool->workers);
+	const struct ac_pool *pool = arg;
+
+	return !ac__workers_has_template(&pool->workers);
 }
 
 /* A worker that is stopped does not notice that it is to leave, and a template that is stopped
@@ -277,7 +298,7 @@ static void kill_those_that_stay(struct ac_pool *pool, bool closing)
 {
 	bool past_deadline;
 
-	if (closing)
+	if (closing || pool->terminated)
 		ac__workers_kill_all(&pool->workers);
 	else
 		ac__workers_kill_unresponsive(&pool->workers);
@@ -288,16 +309,13 @@ static void kill_those_that_stay(struct ac_pool *pool, bool closing)
 	pool->leave_by = ac__sys_deadline(TELL_NS);
 }
 
-/* Until the workers are gone. A thread that only joins lets those that leave take their time: a
- * Python worker's finalizers run then. It kills the others even if it joins with a limit. */
-static int see_workers_off(struct ac_pool *pool, int64_t deadline, bool closing)
+static int await_ends(struct ac_pool *pool, bool (*is_over)(void *pool), int64_t deadline,
+		      bool closing)
 {
 	int r;
 
-	tell_to_leave(pool);
 	for (;;) {
-		r = ac__wait_until(pool, are_workers_gone, pool,
-				   AC__MIN(deadline, pool->leave_by));
+		r = ac__wait_until(pool, is_over, pool, AC__MIN(deadline, pool->leave_by));
 		if (r != -ETIMEDOUT)
 			return r;
 		if (ac__sys_now() >= pool->leave_by)
@@ -305,6 +323,22 @@ static int see_workers_off(struct ac_pool *pool, int64_t deadline, bool closing)
 		if (ac__sys_now() >= deadline)
 			return r;
 	}
+}
+
+/* Until the workers are gone, and then the template. A thread that only joins lets those that leave
+ * take their time: a Python worker's finalizers run then. It kills the others even if it joins with a
+ * limit. */
+static int see_workers_off(struct ac_pool *pool, int64_t deadline, bool closing)
+{
+	int r;
+
+	if (!pool->closing)
+		tell_to_leave(pool, LEAVE_NS);
+	r = await_ends(pool, are_workers_gone, deadline, closing);
+	if (r != 0)
+		return r;
+	ac__workers_dismiss_template(&pool->workers);
+	return await_ends(pool, is_template_gone, deadline, closing);
 }
 
 /* A thread that joins runs the callbacks of an event loop's pool: no other is left to do it. */

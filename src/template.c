@@ -1,481 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The process from which workers are forked. Its loop waits in one place for orders on its
- * socket and for the ends of its children (SIGCHLD is let in only while it sleeps). Reports
- * wait in a table until the socket takes them, so owner and template never wait for each other.
- *
- * A signal and the start of the seat's next worker are ordered through the same socket, and the owner
- * orders that start only after it has read the report of the end. So a signal never finds
- * another worker in the seat than the one that it was meant for.
- *
- * A worker that has ended stays a zombie until the owner has read the report. So the pid that
- * the owner knows is that worker's, or nobody's, for as long as the owner takes the worker for alive.
- */
+/* The owner's side of the template: forking it, its orders, its news, its end. See the header. */
 #define _GNU_SOURCE
-#include "template.h"
+#include "template_server.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "ending.h"
-#include "output.h"
 #include "sys.h"
-#include "worker.h"
 
 /* Between two looks at a template that is about to end: without a pidfd nothing tells of it. */
 #define NAP_NS INT64_C(1000000)
 #define EXIT_NS (INT64_C(5) * 1000000000)
-
-/* LEAVE: the workers were told to leave; exit once all are reaped. */
-enum order_kind { ORDER_START, ORDER_SIGNAL, ORDER_REAP, ORDER_LEAVE };
-
-struct order {
-	uint32_t kind;
-	uint32_t seat;
-	uint64_t value;	/* START: the worker's tag; SIGNAL: which */
-};
-
-/* One for each seat. */
-struct child {
-	pid_t pid;	/* 0: none */
-	bool ended;	/* a zombie */
-	bool due;	/* event is to be sent */
-	struct ac__template_event event;
-};
-
-/* The template's own memory. */
-struct server {
-	const struct ac__template_plan *plan;
-	int sock;
-	_Atomic int32_t *pids;	/* the plan's, which the owner's records in this copy give up */
-	struct child *children;	/* by seat */
-	uint32_t seats;
-	uint32_t due;		/* reports to be sent */
-	uint32_t alive;		/* and zombies */
-	pid_t reserve;		/* 0: none */
-	int offer;		/* the owner's end of its socket, to be sent; -1: none, or sent */
-	bool has_started;	/* a worker: so the owner does not wait for the first one any more */
-	bool leaving;
-	sigset_t user_mask;	/* as it was in the owner */
-	struct sigaction user_chld;
-};
-
-/* ---- a worker ---- */
-
-static void restore_signals(const struct server *server)
-{
-	struct sigaction ignore = { .sa_handler = SIG_IGN };
-
-	sigaction(SIGCHLD, &server->user_chld, NULL);
-	/* A runtime has handlers of its own, and must not be interrupted before it knows of the fork. */
-	if (server->plan->runtime)
-		return;
-	/* What Ctrl-C means is the owner's to decide. */
-	sigaction(SIGINT, &ignore, NULL);
-	sigprocmask(SIG_SETMASK, &server->user_mask, NULL);
-}
-
-static void make_name(char text[16], const char *name, unsigned number)
-{
-	char digits[12];
-	int n = snprintf(digits, sizeof digits, "-%u", number);
-
-	snprintf(text, 16, "%.*s%s", 15 - n, name, digits);
-}
-
-static int run_init(const struct ac__template_plan *plan, struct ac_worker *worker)
-{
-	char text[AC_TEXT_SIZE];
-	int value = plan->init ? plan->init(plan->init_arg) : 0;
-
-	if (value)
-		snprintf(text, sizeof text, "the initialiser returned %d", value);
-	ac__worker_announce(worker, value, value ? text : NULL);
-	return value;
-}
-
-__attribute__((noreturn)) static void
-be_worker(struct server *server, unsigned seat, uint64_t tag, int lifeline, const char *name)
-{
-	const struct ac__template_plan *plan = server->plan;
-	const struct ac_runtime *runtime = plan->runtime;
-	static struct ac_worker worker;
-
-	atomic_store(&server->pids[seat], getpid());
-	ac__template_free_pids(server->pids, server->seats);
-	ac__sys_close(server->sock);
-	ac__sys_close(server->offer);
-	restore_signals(server);
-	ac__sys_name(name);
-	if (ac__worker_sit(&worker, plan->board, seat, lifeline,
-			   &plan->owner_bell, name) < 0)
-		_exit(127);
-	if (runtime) {
-		runtime->run(runtime->arg, &worker, seat - 1, tag);
-		_exit(0);
-	}
-	worker.flushes = true;
-	if (run_init(plan, &worker) == 0)
-		ac__worker_serve(&worker);
-	ac__output_flush();
-	_exit(0);
-}
-
-/* ---- the template's loop ---- */
-
-static void note_report(struct server *server, uint32_t seat, pid_t pid, int status,
-			uint64_t peak_rss)
-{
-	struct child *child = &server->children[seat];
-
-	if (!child->due)
-		server->due++;
-	child->due = true;
-	child->event = (struct ac__template_event){ .seat = seat,
-						     .pid = pid,
-						     .status = status,
-						     .peak_rss = peak_rss };
-}
-
-/* Only now may the pid be another process's. The worker has written it into the table, or will never
- * write anything. */
-static void reap_child(struct server *server, uint32_t seat)
-{
-	struct child *child = &server->children[seat];
-
-	if (!child->ended)
-		return;
-	atomic_store(&server->pids[seat], 0);
-	waitpid(child->pid, NULL, 0);
-	child->pid = 0;
-	child->ended = false;
-	server->alive--;
-}
-
-static void start_child(struct server *server, uint32_t seat, uint64_t tag, int lifeline)
-{
-	char name[16];
-	pid_t pid;
-
-	reap_child(server, seat);
-	server->has_started = true;
-	/* The pool closes already: nobody will miss this one. */
-	if (atomic_load(&server->plan->board->shm->closing)) {
-		ac__sys_close(lifeline);
-		note_report(server, seat, 0, 0, 0);
-		return;
-	}
-	make_name(name, server->plan->name, seat - 1);
-	pid = ac__forkguard_fork(server->plan->group);
-	if (pid == 0)
-		be_worker(server, seat, tag, lifeline, name);
-	ac__sys_close(lifeline);
-	if (pid < 0) {
-		note_report(server, seat, 0, pid, 0);
-		return;
-	}
-	server->children[seat].pid = pid;
-	server->alive++;
-}
-
-/* A worker that has closed its end of the lifeline can't be killed through that. Its pid can't be
- * another process's: this process has not reaped it. */
-static void signal_child(struct server *server, uint32_t seat, int signal)
-{
-	if (server->children[seat].pid && !server->children[seat].ended)
-		kill(server->children[seat].pid, signal);
-}
-
-static void kill_reserve(struct server *server)
-{
-	if (!server->reserve)
-		return;
-	kill(server->reserve, SIGKILL);
-	waitpid(server->reserve, NULL, 0);
-	server->reserve = 0;
-}
-
-/* The template gives its copy of the owner's memory back while the workers end. The kernel takes
- * long to free a large one, and the owner would wait for that. */
-static void prepare_to_leave(struct server *server)
-{
-	const void *keep[] = { server->children, server->plan,
-			       server->plan->board, server->plan->board->arena, NULL };
-
-	server->leaving = true;
-	kill_reserve(server);
-	ac__sys_shed(keep);
-}
-
-static void obey(struct server *server, const struct order *order, int fd)
-{
-	switch (order->kind) {
-	case ORDER_START:
-		start_child(server, order->seat, order->value, fd);
-		return;
-	case ORDER_SIGNAL:
-		signal_child(server, order->seat, (int)order->value);
-		break;
-	case ORDER_REAP:
-		reap_child(server, order->seat);
-		break;
-	case ORDER_LEAVE:
-		prepare_to_leave(server);
-		break;
-	}
-	ac__sys_close(fd);
-}
-
-/* False: the owner is gone. */
-static bool take_orders(struct server *server)
-{
-	struct order order;
-	int fd, r;
-
-	while ((r = ac__sys_receive(server->sock, &order, sizeof order, &fd, true)) > 0) {
-		if (r != sizeof order || order.seat >= server->seats)
-			ac__sys_close(fd);
-		else
-			obey(server, &order, fd);
-	}
-	return r < 0 && r != -ECONNRESET; /* else there is nothing now, or no memory for it */
-}
-
-static uint32_t seat_of(const struct server *server, pid_t pid)
-{
-	for (uint32_t seat = 0; seat < server->seats; seat++)
-		if (server->children[seat].pid == pid)
-			return seat;
-	return server->seats;
-}
-
-/* A child that has ended; 0: none has. It stays to be reaped. */
-static pid_t find_ended(void)
-{
-	siginfo_t end = { 0 };
-
-	return waitid(P_ALL, 0, &end, WEXITED | WNOHANG | WNOWAIT) == 0 ? end.si_pid : 0;
-}
-
-static void look_at_child(struct server *server, uint32_t seat)
-{
-	struct child *child = &server->children[seat];
-	uint64_t peak_rss;
-	int status;
-
-	if (!child->pid || child->ended ||
-	    ac__sys_peek_child(child->pid, -1, &status, &peak_rss) != 1)
-		return;
-	child->ended = true;
-	note_report(server, seat, child->pid, status, peak_rss);
-}
-
-static void lose_reserve(struct server *server)
-{
-	server->reserve = 0;
-	server->has_started = true; /* and another one is made */
-	ac__sys_close(server->offer);
-	server->offer = -1;
-}
-
-/* The kernel names one zombie. While that one waits for the owner it hides all others. */
-static void note_ends(struct server *server)
-{
-	pid_t pid;
-
-	while ((pid = find_ended())) {
-		uint32_t seat = seat_of(server, pid);
-
-		if (seat == server->seats) {
-			waitpid(pid, NULL, 0);
-			if (pid == server->reserve)
-				lose_reserve(server);
-			continue;
-		}
-		if (server->children[seat].ended)
-			break;
-		look_at_child(server, seat);
-	}
-	for (uint32_t seat = 0; pid && seat < server->seats; seat++)
-		look_at_child(server, seat);
-}
-
-static void send_reports(struct server *server)
-{
-	for (uint32_t seat = 0; server->due && seat < server->seats; seat++) {
-		struct child *child = &server->children[seat];
-
-		if (!child->due)
-			continue;
-		if (ac__sys_send_now(server->sock, &child->event, sizeof child->event, -1) < 0)
-			return;
-		child->due = false;
-		server->due--;
-	}
-}
-
-/* ---- the reserve ---- */
-
-/* In the reserve: the workers so far are not its children. */
-static void be_reserve(struct server *server, struct ac__socket *socket)
-{
-	ac__sys_close(server->sock);
-	ac__sys_close(socket->owner_end);
-	server->sock = socket->process_end;
-	memset(server->children, 0, server->seats * sizeof *server->children);
-	server->due = server->alive = 0;
-	server->has_started = false;
-}
-
-/* Not before the owner has its first worker, which would wait. Without memory for it there is none
- * until the next worker is started. */
-static void make_reserve(struct server *server)
-{
-	struct ac__socket socket;
-	pid_t pid;
-
-	server->has_started = false;
-	if (ac__socket_open(&socket) < 0)
-		return;
-	pid = ac__forkguard_fork(server->plan->group);
-	if (pid == 0) {
-		be_reserve(server, &socket);
-		return;
-	}
-	ac__sys_close(socket.process_end);
-	if (pid < 0) {
-		ac__sys_close(socket.owner_end);
-		return;
-	}
-	server->reserve = pid;
-	server->offer = socket.owner_end;
-}
-
-/* Send the owner its end. A reserve that has ended meanwhile closed the other one, as the owner will see. */
-static void offer_reserve(struct server *server)
-{
-	struct ac__template_event event = { .seat = AC__OWNER_SEAT, .pid = server->reserve };
-
-	if (server->offer < 0 ||
-	    ac__sys_send_now(server->sock, &event, sizeof event, server->offer) == -EAGAIN)
-		return;
-	ac__sys_close(server->offer);
-	server->offer = -1;
-}
-
-/* ---- the template's loop ---- */
-
-static void ignore_signal(int signal)
-{
-	(void)signal;
-}
-
-/* Before the fork, in the owner's thread, so that no handler of the user's
- * ever runs in the template: it lets in SIGCHLD alone, while it sleeps. */
-static void block_signals(sigset_t *before)
-{
-	sigset_t all;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, before);
-}
-
-static void sleep_for_news(struct server *server)
-{
-	struct pollfd p = { .fd = server->sock, .events = POLLIN };
-	sigset_t but_chld;
-
-	if (server->due || server->offer >= 0)
-		p.events |= POLLOUT;
-	sigfillset(&but_chld);
-	sigdelset(&but_chld, SIGCHLD);
-	ppoll(&p, 1, NULL, &but_chld);
-}
-
-/*
- * Calls that each worker makes, without effect: what the dynamic linker looks up at
- * a function's first call is then found once, here, and not in every worker.
- */
-static void rehearse(void)
-{
-	_Atomic uint32_t word = 1;
-	char name[16];
-
-	sigaction(SIGINT, NULL, &(struct sigaction){ 0 });
-	sigprocmask(SIG_BLOCK, NULL, &(sigset_t){ 0 });
-	ac__sys_get_name(name);
-	ac__sys_lifeline(-1);
-	ac__sys_poll(-1, 0);
-	ac__sys_futex_wait(&word, 0, 0);
-	ac__sys_yield();
-	getpid();
-	ac__output_try_flush();
-}
-
-/* Handlers of other libraries (pthread_atfork) run in the template, and some start threads. */
-static int count_threads(void)
-{
-	FILE *file = ac__sys_open_file("/proc/self/status");
-	char line[256];
-	int n = 0;
-
-	while (file && !n && fgets(line, sizeof line, file))
-		sscanf(line, "Threads: %d", &n);
-	if (file)
-		fclose(file);
-	return n;
-}
-
-static void serve(struct server *server)
-{
-	while (take_orders(server)) {
-		note_ends(server);
-		if (server->leaving && !server->alive && !server->due)
-			_exit(0);
-		if (server->has_started && !server->reserve && !server->leaving)
-			make_reserve(server);
-		send_reports(server);
-		offer_reserve(server);
-		sleep_for_news(server);
-	}
-}
-
-__attribute__((noreturn)) static void
-be_template(const struct ac__template_plan *plan, struct ac__template *template,
-	    struct server *server)
-{
-	struct sigaction note = { .sa_handler = ignore_signal };
-	char name[16];
-
-	/* What the owner had buffered each worker would write once more. */
-	ac__output_discard();
-	server->plan = plan;
-	server->pids = plan->pids;
-	server->sock = template->process_end;
-	template->process_end = -1;
-	sigaction(SIGCHLD, &note, &server->user_chld);
-	plan->let_go(plan->let_go_arg);
-	snprintf(name, sizeof name, "%.14s*", plan->name);
-	ac__sys_name(name);
-	rehearse();
-	atomic_store(&server->pids[AC__OWNER_SEAT], count_threads());
-	serve(server);
-	kill_reserve(server);
-	for (uint32_t seat = 0; seat < server->seats; seat++)
-		signal_child(server, seat, SIGKILL);
-	while (wait(NULL) > 0)
-		;
-	_exit(0);
-}
-
-/* ---- the owner's side ---- */
 
 static const struct ac__template_process none = { .socket = -1, .pidfd = -1 };
 
@@ -508,8 +47,18 @@ static int open_socket(struct ac__template *template)
 	return r;
 }
 
+/* Before the fork, in the owner's thread, so that no handler of the user's
+ * ever runs in the template: it lets in SIGCHLD alone, while it sleeps. */
+static void block_signals(sigset_t *before)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
 static int fork_template(struct ac__template *template, const struct ac__template_plan *plan,
-			 struct server *server)
+			 struct ac__template_server *server)
 {
 	const struct ac_runtime *runtime = plan->runtime;
 	int r;
@@ -518,8 +67,12 @@ static int fork_template(struct ac__template *template, const struct ac__templat
 		runtime->before_fork(runtime->arg);
 	block_signals(&server->user_mask);
 	r = ac__forkguard_fork(plan->group);
-	if (r == 0)
-		be_template(plan, template, server);
+	if (r == 0) {
+		int sock = template->process_end;
+
+		template->process_end = -1;
+		ac__template_serve(server, plan, sock);
+	}
 	pthread_sigmask(SIG_SETMASK, &server->user_mask, NULL);
 	if (runtime && runtime->after_fork)
 		runtime->after_fork(runtime->arg, r);
@@ -527,7 +80,7 @@ static int fork_template(struct ac__template *template, const struct ac__templat
 }
 
 static int start_template(struct ac__template *template, const struct ac__template_plan *plan,
-			  struct server *server)
+			  struct ac__template_server *server)
 {
 	int r = open_socket(template);
 
@@ -549,7 +102,7 @@ static int start_template(struct ac__template *template, const struct ac__templa
 
 int ac__template_open(struct ac__template *template, const struct ac__template_plan *plan)
 {
-	struct server server = { .seats = plan->board->arena->seat_count, .offer = -1 };
+	struct ac__template_server server = { .seats = plan->board->arena->seat_count, .offer = -1 };
 	int r = -ENOMEM;
 
 	server.children = ac__sys_calloc(server.seats, sizeof *server.children);
@@ -559,40 +112,45 @@ int ac__template_open(struct ac__template *template, const struct ac__template_p
 	return r;
 }
 
-static struct order order_of(enum order_kind kind, unsigned seat, uint64_t value)
+static struct ac__order order_of(enum ac__order_kind kind, unsigned seat, uint64_t value)
 {
-	return (struct order){ .kind = kind, .seat = seat, .value = value };
+	return (struct ac__order){ .kind = kind, .seat = seat, .value = value };
 }
 
 int ac__template_start(struct ac__template *template, unsigned seat, uint64_t tag,
 		       int process_end)
 {
-	struct order order = order_of(ORDER_START, seat, tag);
+	struct ac__order order = order_of(AC__ORDER_START, seat, tag);
 
 	return ac__sys_send(template->now.socket, &order, sizeof order, process_end);
 }
 
 int ac__template_signal_worker(struct ac__template *template, unsigned seat, int signal)
 {
-	struct order order = order_of(ORDER_SIGNAL, seat, (uint64_t)signal);
+	struct ac__order order = order_of(AC__ORDER_SIGNAL, seat, (uint64_t)signal);
 
 	return ac__sys_send_now(template->now.socket, &order, sizeof order, -1);
 }
 
 int ac__template_reap_worker(struct ac__template *template, unsigned seat)
 {
-	struct order order = order_of(ORDER_REAP, seat, 0);
+	struct ac__order order = order_of(AC__ORDER_REAP, seat, 0);
 
 	return ac__sys_send_now(template->now.socket, &order, sizeof order, -1);
 }
 
 int ac__template_leave(struct ac__template *template)
 {
-	struct order order = order_of(ORDER_LEAVE, 0, 0);
+	struct ac__order order = order_of(AC__ORDER_LEAVE, 0, 0);
 
 	if (!ac__template_is_open(template))
 		return -EPIPE;
 	return ac__sys_send(template->now.socket, &order, sizeof order, -1);
+}
+
+void ac__template_dismiss(struct ac__template *template)
+{
+	ac__sys_end_sending(template->now.socket);
 }
 
 static void close_process(struct ac__template_process *process)
@@ -713,9 +271,16 @@ static void await_exit(struct ac__template *template)
 	}
 	if (r == 1)
 		describe_end(template, status);
-	else
+	else if (!template->end[0])
 		snprintf(template->end, sizeof template->end,
 			 "the process that starts them (the template) has ended");
+}
+
+static void lead(struct ac__template *template)
+{
+	struct ac__order order = order_of(AC__ORDER_LEAD, 0, 0);
+
+	ac__sys_send_now(template->now.socket, &order, sizeof order, -1);
 }
 
 bool ac__template_replace(struct ac__template *template)
@@ -730,7 +295,10 @@ bool ac__template_replace(struct ac__template *template)
 	template->now = template->reserve;
 	template->reserve = none;
 	ac__forkguard_unlock();
-	return ac__template_is_open(template);
+	if (!ac__template_is_open(template))
+		return false;
+	lead(template);
+	return true;
 }
 
 void ac__template_close(struct ac__template *template)

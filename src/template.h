@@ -26,10 +26,11 @@ struct ac__template_plan {
 	const struct ac_runtime *runtime; /* NULL: the workers are C's */
 	const char *name;
 	const void *group;	/* of the pool's forkguards: they stay on the list in the template */
-	/* By seat: the pid of the worker that the template has forked, 0 for none. The worker writes
-	 * it as the first thing that it does, and then gives this memory up. The template clears an
-	 * entry before it reaps the process: so while an entry stands the pid is that worker's. The
-	 * entry of the owner's seat is the number of the template's threads. */
+	/* By seat: the pid of the worker that the template has forked, 0 for none. Both write it: the
+	 * worker, as the first thing that it does, since the template may be killed just then, and
+	 * the template, since the worker may be stopped. The worker then gives this memory up. The
+	 * template clears an entry before it reaps the process: so while an entry stands the pid is
+	 * that worker's. The entry of the owner's seat is the number of the template's threads. */
 	_Atomic int32_t *pids;
 	void (*let_go)(void *arg);	/* close the descriptors that are the owner's alone */
 	void *let_go_arg;
@@ -46,7 +47,7 @@ struct ac__template_process {
 struct ac__template {
 	struct ac__template_process now, reserve;
 	int process_end;	/* of the socket, while the template is forked */
-	char end[AC_TEXT_SIZE];	/* how the last one that was lost ended */
+	char end[AC_TEXT_SIZE];	/* how the last one ended of which that is known */
 };
 
 struct ac__template_event {
@@ -75,6 +76,8 @@ int ac__template_reap_worker(struct ac__template *template, unsigned seat);
 /* The workers were told to leave: the template exits (-EPIPE from next) once all of them are
  * reaped. */
 int ac__template_leave(struct ac__template *template);
+/* It exits as if the owner had ended: it kills what is left. ac__template_next then tells of its end. */
+void ac__template_dismiss(struct ac__template *template);
 /* The next event: 1 and *event; 0: none now; -EPIPE: the template is gone. */
 int ac__template_next(struct ac__template *template, struct ac__template_event *event);
 /* The table of pids: for plan->pids, NULL: no memory; and its end. */

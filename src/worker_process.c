@@ -37,8 +37,9 @@ static bool is_there(const struct search *search)
 {
 	const struct ac__worker_record *record = record_of(search);
 
-	return !has_ended(search) && record->state != AC__RECORD_ABSENT &&
-	       (record->tag == search->tag || record->in_start);
+	if (record->state == AC__RECORD_ABSENT)
+		return false;
+	return record->in_start ? !has_ended(search) : record->tag == search->tag;
 }
 
 static bool is_being_started(const struct search *search)

@@ -125,6 +125,8 @@ static bool next_report(struct ac__workers *workers, struct ac__worker_end *end)
 						   .pid = event.pid };
 		if (event.pid)
 			ac__ending_died(&end->ending, event.status, event.peak_rss);
+		else if (event.status == 0) /* the pool closes: it has left before it came */
+			end->ending.exit_code = 0;
 		else
 			snprintf(end->ending.text, sizeof end->ending.text, "%s",
 				 ac_strerror(event.status));
@@ -315,7 +317,7 @@ int64_t ac__workers_next_check(const struct ac__workers *workers)
 {
 	int64_t next = workers->unwatched ? workers->poll_at : INT64_MAX;
 
-	if (ac__workers_any_vacant(workers))
+	if (ac__workers_any_vacant(workers) && !workers->template_lost)
 		next = AC__MIN(next, workers->retry_at);
 	for (unsigned seat = 1; workers->starting && seat <= workers->count; seat++) {
 		const struct ac__worker_record *record = &workers->records[seat];

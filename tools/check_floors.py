@@ -16,6 +16,7 @@ LAYERS = """
     err
     opts
     sys sys_memory sys_fault
+    procfs
     output
     forkguard
     bell
@@ -31,7 +32,7 @@ LAYERS = """
     block block_trim
     ring
     worker call
-    template
+    template template_server
     pool_memory
     callbacks
     turns

@@ -8,7 +8,6 @@ allcores.engine says which pool is in use: "allcores", or "stdlib" where the eng
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing as _multiprocessing
 import os as _os
 import sys as _sys
@@ -27,11 +26,20 @@ def _choose_engine() -> tuple[str, str]:
         return "stdlib", "ALLCORES_ENGINE=stdlib"
     try:
         from . import _core
+
+        _check_gil()
     except ImportError as error:
         if wanted == "allcores":
             raise
         return "stdlib", f"the extension cannot be imported: {error}"
     return "allcores", f"liballcores {_core.version()}"
+
+
+def _check_gil() -> None:
+    """Importing the extension has switched the GIL on, unless the user forbids that."""
+    is_enabled = getattr(_sys, "_is_gil_enabled", None)  # CPython 3.13
+    if is_enabled and not is_enabled():
+        raise ImportError("it needs the GIL, which -X gil=0 or PYTHON_GIL=0 keeps off")
 
 
 engine, engine_reason = _choose_engine()
@@ -42,17 +50,21 @@ if engine == "allcores":
     from . import context
     from ._core import cpus
 
-    _default = context._default_context
-    for _name in dir(_default):
-        if not _name.startswith("_"):
-            globals()[_name] = getattr(_default, _name)
+    if not getattr(
+        _multiprocessing.process.current_process(), "_inheriting", False
+    ) and not any("multiprocessing.forkserver" in word for word in _sys.orig_argv):
+        from . import pool  # here, so that a program's first pool is not slow
+    # Else spawn or forkserver starts this process, or it is the forkserver. It will hardly open a
+    # pool of its own.
+
+    Pool = context._default_context.Pool
+    get_context = context._default_context.get_context
 else:
     # The package's own modules of these names need the engine.
-    for _name in ("context", "pool"):
-        _module = importlib.import_module("multiprocessing." + _name)
-        globals()[_name] = _sys.modules[f"{__name__}.{_name}"] = _module
-    for _name in _multiprocessing.__all__:
-        globals()[_name] = getattr(_multiprocessing, _name)
+    from multiprocessing import context, pool
+
+    _sys.modules[f"{__name__}.context"] = context
+    _sys.modules[f"{__name__}.pool"] = pool
 
     def cpus(leave: int = 0) -> int:
         """The number of processors that this process may use, less leave; at least one."""
@@ -77,10 +89,22 @@ __all__ = [  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> object:
-    """Import a submodule, of this package or of multiprocessing, on its first use."""
-    if name.startswith("_"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    """A submodule, imported on its first use. All other names are multiprocessing's own objects,
+    and never kept here: PyInstaller and others put functions of theirs in place of them."""
+    if not name.startswith("_"):
+        if name not in __all__:
+            from importlib import import_module  # here, since most programs never need it
+
+            try:
+                return import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError:
+                pass
+        try:
+            return getattr(_multiprocessing, name)
+        except AttributeError:
+            pass
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ import argparse
 import os
 import platform
 import sys
+import sysconfig
 
 import allcores
 
@@ -18,12 +19,22 @@ def _affinity() -> str:
         return "not known here"
 
 
+def _free_threading() -> str:
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "not supported (this Python has the GIL)"
+    if allcores.engine == "allcores":
+        return "not supported (importing allcores has switched the GIL on)"
+    return "not supported by allcores's own engine"
+
+
 def _info() -> list[tuple[str, str]]:
     override = os.environ.get("ALLCORES_CPUS")
     return [
         ("allcores", allcores.__version__),
         ("engine", f"{allcores.engine} ({allcores.engine_reason})"),
         ("python", f"{platform.python_implementation()} {platform.python_version()}"),
+        ("free threading", _free_threading()),
+        ("subinterpreters", "not supported (in them the standard library's pool is used)"),
         ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
         ("processors of the machine", str(os.cpu_count())),
         ("of those in the affinity mask", _affinity()),

@@ -8,25 +8,27 @@ standard library's, with a WorkerPopen in place of its own: the workers are not 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import]  # makes no enums, which takes time
 import itertools
 import os
 import signal
 import sys
 import weakref
-from _signal import getsignal as _getsignal  # signal.getsignal makes enums, which takes longer
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import context as _stdlib_context
-from multiprocessing import get_start_method, util
+from multiprocessing import get_start_method, popen_fork, util
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
 from . import _core
-from .crew import Crew, Made
+from .crew import UNKNOWN_EXIT, Crew, Made, has_ended
+from .descriptors import above_standard
 from .worker import be_forked_worker
 
-# What a worker's exit code is when the process that knew it, the template, was killed. forkserver's
-# Process objects say the same.
-UNKNOWN_EXIT = 255
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 # ---- which processes ----
@@ -42,13 +44,12 @@ def _forks_by_stdlib(cls: type[BaseProcess]) -> bool:
     import posix
 
     popen = cls.__dict__.get("_Popen") or getattr(cls, "_Popen", None)
-    fork = sys.modules.get("multiprocessing.popen_fork")
     return (
         os.fork is posix.fork
         and cls.start is BaseProcess.start
         and _is_from("multiprocessing.process", cls.start)
         and _is_from("multiprocessing.context", getattr(popen, "__func__", popen))
-        and (fork is None or _is_from("multiprocessing.popen_fork", fork.Popen._launch))
+        and _is_from("multiprocessing.popen_fork", getattr(popen_fork.Popen, "_launch", None))
     )
 
 
@@ -173,10 +174,23 @@ def _note_started(process: BaseProcess, popen: WorkerPopen) -> None:
 
 def _tag_of(process: BaseProcess) -> int:
     """The number that multiprocessing's counter gave the process: the last of its _identity."""
-    return process._identity[-1]  # type: ignore[attr-defined,no-any-return]
+    return process._identity[-1]
 
 
 # ---- the crew ----
+
+
+@contextmanager
+def _null_input() -> Iterator[TextIO | None]:
+    """An empty text file for the workers, opened once and not in each; None: there is no sys.stdin,
+    or no file can be opened."""
+    try:
+        fd = above_standard(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        yield None
+        return
+    with open(fd, encoding="utf-8") as file:
+        yield file if sys.stdin is not None else None
 
 
 def _warn_of_threads() -> None:
@@ -198,10 +212,20 @@ def _warn_of_threads() -> None:
         )
 
 
+def _keep_tracker(keep: bool) -> None:
+    """To the resource tracker, a fork by this thread is Process.start's: the child uses the owner's
+    tracker. Any other child lets go of it and starts one of its own, which removes what a worker shares
+    when the worker exits. Older versions of CPython do not tell them apart."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    intent = getattr(tracker, "_fork_intent", None)
+    if intent is not None:
+        intent.preserve_fd = keep
+
+
 def _has_handlers() -> bool:
     """Whether a signal that a worker receives would run a Python handler of the program's."""
     for signum in range(1, signal.NSIG):
-        handler = _getsignal(signum)
+        handler = _signal.getsignal(signum)
         if callable(handler) and handler is not signal.default_int_handler:
             return True
     return False
@@ -216,7 +240,8 @@ class ForkedCrew(Crew):
         self._owner = os.getpid()
         self._core: _core.Pool | None = None
         self._firsts: list[Made] = []  # the first process of each worker
-        self._mask: set[signal.Signals] = set()
+        self._mask: set[int] = set()
+        self._stdin: TextIO | None = None  # the workers' sys.stdin
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool: forks the template once, which forks the workers."""
@@ -224,9 +249,14 @@ class ForkedCrew(Crew):
         self.processes = [process for process, _ in self._firsts]
         sys.audit("os.fork")
         util._flush_std_streams()  # type: ignore[attr-defined]
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         tags = [_tag_of(process) for process in self.processes]
-        core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
+        _keep_tracker(True)
+        try:
+            with _null_input() as self._stdin:
+                core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
+        finally:
+            _keep_tracker(False)
         self._core = core
         for worker, process in enumerate(self.processes):
             _note_started(process, WorkerPopen(core, worker, tags[worker]))
@@ -247,13 +277,28 @@ class ForkedCrew(Crew):
         _note_started(process, WorkerPopen(self._core, worker, _tag_of(process)))
         self.seat(worker, process)
         util.debug("added worker")
+        if problem := self.describe_template():
+            util.sub_warning(problem)
         self.reap_recorded()
         return _tag_of(process)
 
+    def describe_template(self) -> str | None:
+        """What is wrong with the template, or None."""
+        threads = self._core.stat()["template_threads"] if self._core else 0
+        if threads <= 1:
+            return None
+        return (
+            f"the process from which workers are forked (the template) has {threads} threads: a "
+            "library of this program starts threads in forked children (pthread_atfork). Workers may "
+            "inherit locks that these hold"
+        )
+
     def run(self, worker: int, tag: int) -> int:
         """In the worker's process: do its work. Return its exit code."""
+        _keep_tracker(False)  # the worker's own forks are its program's
         process, seat = self._process_of(worker, tag)
         seat.assign(worker, -1, self.stacks.fd)
+        seat.stdin = self._stdin
         return be_forked_worker(process, seat, self._owner, self._mask)
 
     def _process_of(self, worker: int, tag: int) -> Made:
@@ -269,7 +314,16 @@ class ForkedCrew(Crew):
 
     def ended_pid(self, process: BaseProcess) -> int:
         """The pid of a process that has ended; else 0, without waiting for its fork."""
-        return super().ended_pid(process) if process.exitcode is not None else 0
+        return super().ended_pid(process) if has_ended(process) else 0
+
+    def stop(self, core: _core.Pool | None) -> None:
+        """Terminate a pool that could not be opened, as far as it was."""
+        core = core or self._core
+        if core is not None:  # all were started, and perhaps not all noted
+            for worker, (process, _) in enumerate(self._firsts):
+                if process._popen is None:  # type: ignore[attr-defined]
+                    _note_started(process, WorkerPopen(core, worker, _tag_of(process)))
+        super().stop(core)
 
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have exited or are about to."""

@@ -8,13 +8,17 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable
-from multiprocessing import get_start_method, resource_tracker, util
+from multiprocessing import get_start_method, util
+from multiprocessing.process import BaseProcess
 
-from . import _core, crew, errors
-from .crew import Crew, Made, pid_of
-from .descriptors import standard_reserved
+from . import _core, crew, errors, servers
+from .crew import Crew, Made, has_ended, pid_of
+from .descriptors import above_standard, standard_reserved
 from .waiting import SLICE
 
+
+def _method_of(process: BaseProcess) -> str:
+    return getattr(type(process), "_start_method", None) or get_start_method()
 
 
 def _kill_with_owner(fd: int, pid: int) -> None:
@@ -38,10 +42,11 @@ class StartedCrew(Crew):
         # Workers get the signal mask of the thread that made the pool, not of the one that starts
         # them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._method: str | None = None  # the start method
+        self._method = _method_of(first[0])
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool, which starts all workers."""
+        servers.prepare(self._method, self._mask)
         return _core.Pool(workers, recycle, self, result_type, None, False)
 
     def start(self, worker: int, fd: int) -> int:
@@ -70,12 +75,12 @@ class StartedCrew(Crew):
     def _start(self, worker: int, fd: int) -> None:
         self.record_end(worker)
         (process, seat), self._unused = self._unused or self._make(), None
+        method = self._method = _method_of(process)
+        if method == "fork":
+            # The engine closes fd in a child of a thread that it does not know: this one.
+            fd = above_standard(os.dup(fd))
         seat.assign(worker, fd, self.stacks.fd)
-        method = getattr(type(process), "_start_method", None) or get_start_method()
-        self._method = method
-        if method != "fork":
-            # process.start() would start the tracker, which unblocks the signals blocked below.
-            resource_tracker.ensure_running()
+        servers.ensure_running(method, self._mask)
         # SIGINT is blocked in the child until the child has set its handler.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
@@ -86,6 +91,8 @@ class StartedCrew(Crew):
                 _kill_with_owner(fd, pid_of(process))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if method == "fork":
+                os.close(fd)
         util.debug("added worker")
         self.reap_recorded()
 
@@ -110,8 +117,9 @@ class StartedCrew(Crew):
     def _ask_process(self, end: crew.End) -> int | None:
         """Its exit code, where a parent that is not this process (forkserver) reports it a moment
         later. Not for ever: see _start_safely."""
-        if not crew.reaping.acquire(timeout=SLICE):
-            return None
+        while not crew.reaping.acquire(timeout=SLICE):
+            if self.terminated:
+                return None
         try:
             return end.reap(SLICE if self.terminated else 1.0)
         finally:
@@ -128,9 +136,11 @@ class StartedCrew(Crew):
                 return None
         return peak_rss or None
 
-    def stop(self) -> None:
-        """Terminate the processes of a pool that could not be opened."""
-        for process in self.processes:
-            if process.exitcode is None:
-                process.terminate()
-        self.reap()
+    def stop(self, core: _core.Pool | None) -> None:
+        """Terminate a pool that could not be opened, as far as it was."""
+        super().stop(core)
+        if core is None:
+            for process in self.processes:
+                if not has_ended(process):
+                    process.terminate()
+            self.reap()

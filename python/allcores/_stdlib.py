@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
 """The other modules of multiprocessing under the name of this package: `import allcores.managers`
-imports multiprocessing.managers, the same module object."""
+imports multiprocessing.managers, the same module object.
+
+importlib's modules are imported where they are used: most programs never need them.
+"""
 
 from __future__ import annotations
 
-import importlib
-import multiprocessing
 import sys
-from importlib.machinery import ModuleSpec, PathFinder
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
 
 PACKAGE = __package__ + "."
@@ -32,7 +33,11 @@ class Finder:
         """Called by importlib, after all other finders."""
         if not name.startswith(PACKAGE):
             return None
-        if PathFinder.find_spec(real_name(name), multiprocessing.__path__) is None:
+        from importlib.machinery import ModuleSpec
+        from importlib.util import find_spec
+
+        # All finders are asked: PyInstaller's programs have a finder of their own.
+        if find_spec(real_name(name)) is None:
             return None
         return ModuleSpec(name, Finder)  # type: ignore[arg-type]
 
@@ -43,8 +48,10 @@ class Finder:
     @staticmethod
     def exec_module(module: ModuleType) -> None:
         """Import the standard library's module, and register it under this package's name."""
+        from importlib import import_module
+
         name = module.__spec__.name if module.__spec__ else module.__name__
-        sys.modules[name] = importlib.import_module(real_name(name))
+        sys.modules[name] = import_module(real_name(name))
 
 
 def install() -> None:

@@ -35,7 +35,7 @@ class BaseContext(_stdlib.BaseContext):
         maxtasksperchild: int | None = None,
     ) -> Pool:
         """A pool of worker processes: see allcores.pool.Pool."""
-        from .pool import Pool
+        from .pool import Pool  # here: see __init__.py
 
         return Pool(
             processes, initializer, initargs, maxtasksperchild, context=self.get_context()
@@ -45,10 +45,8 @@ class BaseContext(_stdlib.BaseContext):
         """This context, or the one that starts processes by that method."""
         if method is None:
             return self
-        if method not in _contexts:
-            raise ValueError(f"cannot find context for {method!r}") from None
-        _contexts[method]._check_available()
-        return _contexts[method]
+        theirs = super().get_context(method)  # refuses what this Python does not have
+        return _contexts[theirs.get_start_method()]
 
 
 class ForkContext(BaseContext, _stdlib.ForkContext):
@@ -64,7 +62,10 @@ class ForkServerContext(BaseContext, _stdlib.ForkServerContext):
 
 
 class DefaultContext(BaseContext, _stdlib.DefaultContext):
-    """The context that is used if a program names none."""
+    """The context that is used if a program names none: the standard library's own says which."""
+
+    def __init__(self) -> None:
+        """Without the standard library's, which keeps a method of its own."""
 
     def get_context(self, method: str | None = None) -> Any:
         """The default, or the context that starts processes by that method."""
@@ -82,10 +83,14 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
         """The default start method."""
         return _stdlib._default_context.get_start_method(allow_none)
 
+    def get_all_start_methods(self) -> list[str]:
+        """The start methods of this Python, its default first."""
+        return _stdlib._default_context.get_all_start_methods()
+
 
 _contexts: dict[str, Any] = {
     "fork": ForkContext(),
     "spawn": SpawnContext(),
     "forkserver": ForkServerContext(),
 }
-_default_context = DefaultContext(_contexts["fork"])
+_default_context = DefaultContext()

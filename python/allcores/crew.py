@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from multiprocessing import popen_fork
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
@@ -43,13 +44,43 @@ os.register_at_fork(after_in_child=_disown_workers)
 
 
 def pid_of(process: BaseProcess) -> int:
-    """The pid, or 0: the process object of a custom context may have none."""
-    return getattr(process, "pid", None) or 0
+    """The pid, or 0: the process object of a custom context may have none, and its user may have
+    closed it."""
+    try:
+        return getattr(process, "pid", None) or 0
+    except ValueError:
+        return 0
+
+
+def has_ended(process: BaseProcess) -> bool:
+    """Whether the process has ended. Its user may have closed the object then."""
+    try:
+        return process.exitcode is not None
+    except ValueError:
+        return True
 
 
 # Keep exit details for the last 1,000 dead workers: a result may be fetched long after its worker
 # died. Of older deaths only the engine's own details are known.
 ENDS_MOST = 1000
+
+
+# A worker's exit code where the process that knew it (the template, the forkserver) was killed, or
+# where somebody else has reaped it.
+UNKNOWN_EXIT = 255
+
+
+def _look_for_others(process: BaseProcess) -> None:
+    """Note the end of a child that somebody else has reaped: a handler of the program's, or, where
+    SIGCHLD is ignored, the kernel. multiprocessing would take the child for alive."""
+    popen = getattr(process, "_popen", None)
+    if not isinstance(popen, popen_fork.Popen) or popen.method == "forkserver":
+        return
+    try:
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        if popen.returncode is None:
+            popen.returncode = UNKNOWN_EXIT
 
 
 def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
@@ -62,6 +93,7 @@ def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
     end = time.monotonic() + timeout
     pause = 0.0005
     while (exitcode := process.exitcode) is None and time.monotonic() < end:
+        _look_for_others(process)
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
     return exitcode
@@ -80,14 +112,21 @@ class End:
     def reap(self, timeout: float | None) -> int | None:
         """Wait for the process, and return its exit code; None: not within timeout seconds."""
         with reaping:
-            process = self._process
-            if process is not None:
-                self._exitcode = _exitcode_within(process, timeout)
-                if self._exitcode is not None:
-                    # multiprocessing forgets a process only when it is joined.
-                    process.join()
-                    self._process = None  # closes its descriptors
+            try:
+                self._reap(timeout)
+            except ValueError:  # its user has closed the Process object
+                self._process = None
         return self._exitcode
+
+    def _reap(self, timeout: float | None) -> None:
+        process = self._process
+        if process is None:
+            return
+        self._exitcode = _exitcode_within(process, timeout)
+        if self._exitcode is not None:
+            # multiprocessing forgets a process only when it is joined.
+            process.join()
+            self._process = None  # closes its descriptors
 
 
 # A Process object for a worker, and the seat that its function will be given.
@@ -120,8 +159,9 @@ class Crew:
     def __init__(self, make: Callable[[], Made], first: Made) -> None:
         self._make = make
         self._first = first
-        # Guards _recorded and _ends; a stack is taken from self.stacks only under it. Reentrant,
-        # since a garbage collection in this thread may come here.
+        # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it. The
+        # engine is not called under it: the engine may wait for a thread that starts a worker, which
+        # comes here. Reentrant, since a garbage collection in this thread may come here, too.
         self._ends_lock = threading.RLock()
         self._recorded: set[int] = set()  # seats whose process's end is in _ends
         self._ends: dict[int, End] = {}  # by pid, the oldest first
@@ -150,13 +190,13 @@ class Crew:
         if worker >= len(self.processes):
             return
         process = self.processes[worker]
+        pid = pid_of(process)
         with self._ends_lock:
             if worker in self._recorded:  # a first attempt to replace it failed
                 return
             self._recorded.add(worker)
             end = End(process, self.stacks.take(worker))
             self._unreaped.append(end)
-            pid = pid_of(process)
             self._ends.pop(pid, None)
             self._ends[pid] = end
             if len(self._ends) > ENDS_MOST:
@@ -221,22 +261,33 @@ class Crew:
             if worker >= len(self.processes):
                 return False
             process = self.processes[worker]
-            return process.exitcode is None and process.pid == pid
+            return not has_ended(process) and process.pid == pid
 
     def _find_end(self, pid: int, worker: int) -> End | None:
         with self._ends_lock:
-            if worker < len(self.processes) and worker not in self._recorded:
-                process = self.processes[worker]
-                if self.ended_pid(process) == pid:
-                    return End(process, self.stacks.peek(worker))
+            process = self.processes[worker] if worker < len(self.processes) else None
+        ended_pid = self.ended_pid(process) if process is not None else 0
+        with self._ends_lock:
+            if ended_pid == pid and process is not None and worker not in self._recorded:
+                return End(process, self.stacks.peek(worker))
             return self._ends.get(pid)
+
+    def describe_template(self) -> str | None:
+        """What is wrong with the process from which workers are forked, or None."""
+        return None
 
     def ended_pid(self, process: BaseProcess) -> int:
         """The pid of a process that may have ended."""
         return pid_of(process)
 
-    def stop(self) -> None:
-        """Terminate the processes of a pool that could not be opened."""
+    def stop(self, core: _core.Pool | None) -> None:
+        """Terminate a pool that could not be opened, as far as it was. core: the engine's; None: there is
+        none."""
+        self.terminated = True
+        if core is not None:
+            core.terminate()  # else the engine replaces workers that are terminated
+            core.join(10)
+            self.reap(10)
 
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have exited or are about to."""

@@ -24,6 +24,8 @@ def describe_pool(core: _core.Pool, crew: Crew, size: int) -> str:
     lines = [
         f"{stat['submitted']} calls submitted: {counts}; workers that died: {stat['deaths']}"
     ]
+    if problem := crew.describe_template():
+        lines.append(problem)
     workers = [Worker(number, crew, *row) for number, row in enumerate(core.workers(size))]
     asked = [worker.number for worker in workers if worker.is_working() and worker.request_stack()]
     _await_stacks(crew.stacks, asked)

@@ -162,10 +162,14 @@ def end_text(exitcode: int | None) -> str:
     return f"its worker was killed by signal {-exitcode} ({_signal.strsignal(-exitcode)})"
 
 
+def showable(text: str) -> str:
+    """The text, with what can't be written as UTF-8 or in a C string in its escaped form."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+
+
 def cut(text: str) -> str:
-    """As the engine takes it: at most 180 bytes as UTF-8, without NUL."""
-    data = text.replace("\0", "\\0").encode(errors="backslashreplace")
-    return data[:180].decode(errors="ignore")
+    """The same, at most 180 bytes, as the engine takes it."""
+    return showable(text).encode()[:180].decode(errors="ignore")
 
 
 def describe(function: object) -> str | None:
@@ -177,7 +181,7 @@ def describe(function: object) -> str | None:
         if isinstance(function, functools.partial):
             return f"partial({describe(function.func)})"
         module: object = getattr(function, "__module__", None)
-        return f"{module or '?'}.{function.__qualname__}"  # type: ignore[attr-defined]
+        return showable(f"{module or '?'}.{function.__qualname__}")  # type: ignore[attr-defined]
     except Exception:  # an object without a name, or with a __getattr__ that raises
         return f"{describe(type(function))} object"
 

@@ -134,10 +134,15 @@ class Pool:
         self._initargs = tuple(initargs)
         self._crew = self._make_crew()
         try:
-            self._core = self._crew.open(processes, maxtasksperchild or 0, AsyncResult)
-        except BaseException as error:
-            self._crew.stop()
+            self._open(processes)
+        except BaseException as error:  # also what a signal handler raises, in any line of it
+            self._crew.stop(self.__dict__.get("_core"))
             raise advise(self._crew.failure or error) from None
+        self._paces: dict[object, float] = {}  # nanoseconds per item, by function
+        self._state = RUN
+
+    def _open(self, processes: int) -> None:
+        self._core = self._crew.open(processes, self._maxtasksperchild or 0, AsyncResult)
         self._intake = Intake()
         self._handler = Handler(self._core, self._intake)
         self._cache = _Unfinished(self._core)
@@ -147,8 +152,6 @@ class Pool:
             args=(self._core, self._crew, self._intake, self._handler),
             exitpriority=15,
         )
-        self._paces: dict[object, float] = {}  # nanoseconds per item, by function
-        self._state = RUN
 
     def _make_crew(self) -> Crew:
         make = functools.partial(

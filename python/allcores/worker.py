@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import]  # makes no enums, which would take a worker long
+import atexit
 import os
 import signal
 import sys
@@ -18,7 +20,7 @@ from .errors import cut, describe
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TextIO
 
 
 class Seat:
@@ -26,12 +28,13 @@ class Seat:
     main().
 
     number: the seat's, from 0. stacks_fd: the descriptor (or -1) to which the worker's stacks are
-    written. _fd: the worker's socket; -1: the engine's template forked the process, which has its
-    seat already.
+    written. stdin: what sys.stdin is to be, or None: it is right. _fd: the worker's socket; -1: the
+    engine's template forked the process, which has its seat already.
     """
 
     def __init__(self) -> None:
         self.number = 0
+        self.stdin: TextIO | None = None
         self._fd = self.stacks_fd = -1
 
     def assign(self, number: int, fd: int, stacks_fd: int) -> None:
@@ -49,6 +52,7 @@ class Seat:
     def __setstate__(self, state: Any) -> None:
         number, duplicates = state
         fd, *stacks_fd = [above_standard(duplicate.detach()) for duplicate in duplicates]
+        self.stdin = None
         self.assign(number, fd, stacks_fd[0] if stacks_fd else -1)
 
     def take(self) -> _core.Worker:
@@ -71,16 +75,19 @@ def _ignore_interrupt(signum: int, frame: object) -> None:
 
 
 def _ignore_interrupts() -> None:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _ignore_interrupt)
+    if _signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _signal.signal(signal.SIGINT, _ignore_interrupt)
 
 
-def _set_up() -> None:
+def _set_up(seat: Seat) -> None:
     _ignore_interrupts()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if seat.stdin is not None:
+        sys.stdin = seat.stdin
     # What a task prints must be written before its result is sent: the owner may kill the worker
     # right after.
-    for stream in (sys.stdout, sys.stderr):
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams:
         try:
             stream.reconfigure(line_buffering=True)
         except Exception:  # None, closed, or an object of the program's own
@@ -89,21 +96,15 @@ def _set_up() -> None:
 
 # ---- workers that the engine's template forked ----
 
-_owners_stdin: list[object] = []
+_hidden: list[object] = []
 
 
-def _leave_stdin() -> None:
+def _hide_stdin() -> None:
     """Workers do not read the owner's standard input. multiprocessing would close sys.stdin in the
     child. That takes the file's lock, and hangs if another thread was reading a line at the fork:
     so keep the file open and hide it."""
-    if sys.stdin is None:
-        return
-    _owners_stdin.append(sys.stdin)
+    _hidden.append(sys.stdin)
     sys.stdin = None  # type: ignore[assignment]
-    try:
-        sys.stdin = open(above_standard(os.open(os.devnull, os.O_RDONLY)), encoding="utf-8")
-    except OSError:
-        pass  # sys.stdin stays None
 
 
 def _open_parent_sentinel(owner: int) -> int | None:
@@ -115,16 +116,33 @@ def _open_parent_sentinel(owner: int) -> int | None:
 
 
 def be_forked_worker(
-    process: BaseProcess, seat: Seat, owner: int, mask: Iterable[signal.Signals]
+    process: BaseProcess, seat: Seat, owner: int, mask: Iterable[int]
 ) -> int:
     """Run a worker that the engine's template forked, and return its exit code. All signals may be
     blocked so far; mask is that of the thread that made the pool."""
     signal.set_wakeup_fd(-1)  # the owner's
     _ignore_interrupts()
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    _leave_stdin()
-    sentinel = _open_parent_sentinel(owner)
-    return process._bootstrap(parent_sentinel=sentinel)  # type: ignore[attr-defined,no-any-return]
+    _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _hide_stdin()
+    return _bootstrap(process, _open_parent_sentinel(owner))
+
+
+# Whether multiprocessing's forked processes run atexit functions, their finalizers among them. In
+# older versions Process._bootstrap runs the finalizers, and atexit functions never run.
+_RUNS_ATEXIT = sys.version_info >= (3, 13)
+
+
+def _bootstrap(process: Any, sentinel: int | None) -> int:
+    """Run the process as multiprocessing.popen_fork does."""
+    if _RUNS_ATEXIT:
+        atexit._clear()  # the owner's
+        atexit.register(util._exit_function)  # type: ignore[attr-defined]
+    try:
+        code: int = process._bootstrap(parent_sentinel=sentinel)
+        return code
+    finally:
+        if _RUNS_ATEXIT:
+            atexit._run_exitfuncs()
 
 
 # ---- all workers ----
@@ -136,7 +154,7 @@ def main(
     """Take the seat, run the initializer, run calls until the worker is to exit."""
     fd = stacks.write_to(seat.stacks_fd, seat.number)
     try:
-        _set_up()
+        _set_up(seat)
         worker = seat.take()
     except ValueError:
         util.debug("the pool was closed before this worker took its seat")

@@ -64,10 +64,26 @@ static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
 	return type;
 }
 
+/*
+ * The engine's threads enter Python by PyGILState_Ensure, which knows the main interpreter
+ * only. The slot below says so from 3.12 on; but interpreters made the old way, as mod_wsgi's
+ * are, don't ask for it.
+ */
+static int refuse_subinterpreter(void)
+{
+	if (PyInterpreterState_Get() == PyInterpreterState_Main())
+		return 0;
+	PyErr_SetString(PyExc_ImportError,
+			"module allcores._core does not support loading in subinterpreters");
+	return -1;
+}
+
 static int fill_module(PyObject *module)
 {
 	struct state *state = PyModule_GetState(module);
 
+	if (refuse_subinterpreter() < 0)
+		return -1;
 	state->forking_pickler = import_name("multiprocessing.reduction", "ForkingPickler");
 	state->loads = import_name("pickle", "loads");
 	state->timeout_error = import_name("multiprocessing", "TimeoutError");
@@ -131,6 +147,12 @@ static void free_module(void *module)
 
 static PyModuleDef_Slot slots[] = {
 	{ Py_mod_exec, fill_module },
+#ifdef Py_mod_multiple_interpreters /* 3.12 */
+	{ Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED },
+#endif
+#ifdef Py_mod_gil /* 3.13; an interpreter without a GIL switches it on */
+	{ Py_mod_gil, Py_MOD_GIL_USED },
+#endif
 	{ 0 },
 };
 

@@ -46,7 +46,8 @@ static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, P
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 {
 	static char *names[] = { "workers", "recycle", "crew", "result_type", "tags", "eager", NULL };
-	struct ac_pool_opts opts = { .size = sizeof opts, .flags = AC_POOL_INTERRUPTIBLE };
+	struct ac_pool_opts opts = { .size = sizeof opts,
+				     .flags = AC_POOL_INTERRUPTIBLE | AC_POOL_GENTLE };
 	PyObject *crew, *result_type, *tags;
 	struct pool_object *self;
 	struct explainer *explainer;
@@ -203,10 +204,11 @@ static PyObject *pool_stat(PyObject *object, PyObject *unused)
 	(void)unused;
 	if (r < 0)
 		return raise_code(self->explainer.state, r);
-	return Py_BuildValue("{sKsKsKsKsKsKsKsK}", "submitted", stat.submitted, "waiting",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsK}", "submitted", stat.submitted, "waiting",
 			     stat.waiting, "running", stat.running, "done", stat.done,
 			     "failed", stat.failed, "cancelled", stat.cancelled, "deaths",
-			     stat.deaths, "bytes", stat.bytes);
+			     stat.deaths, "bytes", stat.bytes, "template_threads",
+			     stat.template_threads);
 }
 
 static PyObject *pool_workers(PyObject *object, PyObject *args)

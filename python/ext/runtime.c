@@ -136,7 +136,8 @@ int runtime_init(struct runtime *self, PyObject *crew, PyObject *tags, bool eage
 					       .before_fork = before_fork,
 					       .after_fork = after_fork,
 					       .starting = starting,
-					       .run = run };
+					       .run = run,
+					       .flags = eager ? AC_RUNTIME_EAGER : 0 };
 	return read_tags(self, tags);
 }
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What the workers run. Importing it costs little: every spawned worker does."""
+import atexit
 import faulthandler
 import fcntl
 import multiprocessing
+import multiprocessing.resource_tracker
+import multiprocessing.shared_memory
 import multiprocessing.util
 import os
 import resource
@@ -68,6 +71,26 @@ def meet(folder, count):
             raise TimeoutError("nobody came")
         time.sleep(0.002)
     return os.getpid()
+
+
+def send_blocked_signals(connection):
+    connection.send(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
+def tracker():
+    """What the resource tracker of this process reads from; started if there is none."""
+    return os.fstat(multiprocessing.resource_tracker.getfd()).st_ino
+
+
+def make_shared_memory():
+    shared = multiprocessing.shared_memory.SharedMemory(create=True, size=5)
+    shared.buf[:5] = b"found"
+    shared.close()
+    return shared.name
+
+
+def is_imported(module):
+    return module in sys.modules
 
 
 def memory():
@@ -474,6 +497,10 @@ def log_level(_=None):
 
 def add_finalizer(notes):
     multiprocessing.util.Finalize(None, note_start, (notes,), exitpriority=10)
+
+
+def add_atexit(notes):
+    atexit.register(note_start, notes)
 
 
 def add_slow_finalizer(notes, seconds):

@@ -453,7 +453,7 @@ import allcores
 from allcores import _core
 
 def refuse(*args):
-    raise OSError(5, "no lifeline\\0 for \\udcff this\\nprocess")
+    raise OSError(5, "no lifeline\\x00 for \\udcff this\\nprocess")
 
 if __name__ == "__main__":
     try:
@@ -470,7 +470,7 @@ else:
             self.skipTest("a forked worker has its seat already")
         code, out, err = Script(self, self.PROGRAM, self.method).finish()
         self.assertEqual(code, 0, err)
-        self.assertIn("exited with code 1: OSError: [Errno 5] no lifeline\\0 for \\udcff this process",
+        self.assertIn("exited with code 1: OSError: [Errno 5] no lifeline\\x00 for \\udcff this process",
                       out)
         self.assertNotIn("not known", out)
 

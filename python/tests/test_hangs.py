@@ -68,6 +68,7 @@ pool.apply(tasks.square, (3,))
             self.skipTest("a forked worker imports nothing")
         script = self.start("""
 os.environ["NOTES"], os.environ["SLOW"] = notes, "1"
+context.set_forkserver_preload([])  # else the forkserver imports it: see test_servers.py
 pool = context.Pool(2)
 tell(pool)
 pool.apply(tasks.square, (3,))
@@ -267,10 +268,28 @@ for _ in pool.imap(tasks.square, items()):
             self.skipTest("a forked worker imports nothing")
         self.check("""
 os.environ["NOTES"], os.environ["SLOW"] = notes, "1"
+context.set_forkserver_preload([])  # else the forkserver imports it: see test_servers.py
 with context.Pool(2) as pool:
     tell(pool)
     pool.apply(tasks.square, (3,))
 """)
+
+    def test_in_the_last_lines_of_opening(self):
+        """The workers run already, and end; they are not replaced."""
+        script = self.start("""
+import allcores.pool
+class Interrupted:
+    def __init__(self):
+        signal.raise_signal(signal.SIGINT)
+allcores.pool.Intake = Interrupted
+print(flush=True)
+try:
+    context.Pool(2)
+except KeyboardInterrupt:
+    print(context.active_children())
+""")
+        out, err = self.finish(script, 0)
+        self.assertEqual((out, err), ("[]\n", ""))
 
     def test_at_the_interpreters_exit(self):
         """It ends what ran there; the pool's own end still comes, in whatever order."""

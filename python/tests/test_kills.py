@@ -57,6 +57,7 @@ class Stage:
         env = dict(os.environ, ALLCORES_TEST_FOLDER=folder, PYTHONHASHSEED="0",
                    GLIBC_TUNABLES=PLAIN_COPIES)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, env.get("PYTHONPATH")]))
+        self.method = method
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", "import kill_stage; kill_stage.main()", method],
             env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0,
@@ -128,6 +129,10 @@ class Run:
         parent = tracer.Parent(self.stage.pid)
         self.stage.send("open", script)
         pid, vforked = parent.await_child()
+        if self.stage.method == "fork":  # that was the template
+            parent.let_go()
+            parent = tracer.Parent(pid, traced=True)
+            pid, vforked = parent.await_child()
         tracee = tracer.Tracee(pid, watch)
         tracee.adopt(vforked)
         parent.let_go()

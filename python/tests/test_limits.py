@@ -53,7 +53,8 @@ class Limited(Program):
         out, err = self.finish(self.start(body), 0)
         return out.splitlines(), err
 
-    server_ends = ["ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError", "EOFError"]
+    server_ends = ["ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError", "EOFError",
+                   "StartError: the forkserver exited"]
 
     def check_each(self, lines, *refusals):
         """Some were refused, each in one of these ways; some were not; the last works."""

@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import importlib
+import importlib.util
 import multiprocessing
 import multiprocessing.pool
 import os
@@ -12,12 +13,22 @@ import re
 import subprocess
 import sys
 import unittest
+from unittest import mock
 
 import allcores
 import tasks
-from support import METHODS, PATIENCE, STDLIB, engine_only, stop
+from support import METHODS, PATIENCE, STDLIB, Case, engine_only, run_script, stop
 
 OURS = {"pool", "context"}  # submodules of our own, with the names of the standard library's
+# What a pool by fork imports, in its owner and in its workers, beyond multiprocessing.util.
+# This is a part of the time to the first result. An import that most programs never need
+# belongs into the function that needs it.
+POOL_IMPORTS = {"__future__", "faulthandler", "fcntl", "multiprocessing.popen_fork", "allcores"} | {
+    "allcores." + name for name in (
+        "_core", "_forked", "_stdlib", "chunks", "context", "crew", "descriptors", "errors",
+        "handler", "imap", "intake", "oom", "pool", "results", "stacks", "waiting", "worker")}
+# What this package has in place of the standard library's.
+OWN_NAMES = {"Pool", "get_context"}
 POSIX = {name for _, name, _ in pkgutil.iter_modules(multiprocessing.__path__)
          if "win32" not in name}
 
@@ -49,6 +60,46 @@ class ReExports(unittest.TestCase):
                      "Process", "current_process", "parent_process", "active_children"):
             self.assertEqual(getattr(allcores, name), getattr(multiprocessing, name), name)
 
+    @engine_only
+    def test_all_others_are_the_standard_librarys_own_objects(self):
+        """Looked up when they are asked for: other packages put functions of theirs there, before
+        and after this one is imported."""
+        for name in sorted(set(multiprocessing.__all__) - OWN_NAMES):
+            with self.subTest(name):
+                self.assertIs(getattr(allcores, name), getattr(multiprocessing, name))
+                with mock.patch.object(multiprocessing, name, object()) as replaced:
+                    self.assertIs(getattr(allcores, name), replaced)
+                    names = {}
+                    exec(f"from allcores import {name}", names)
+                    self.assertIs(names[name], replaced)
+                self.assertIs(getattr(allcores, name), getattr(multiprocessing, name))
+
+    def test_freeze_support_of_a_frozen_program(self):
+        """PyInstaller puts its own function in place, in a hook that runs before the program or
+        after an import of it."""
+        for first in "multiprocessing", "allcores":
+            code, out, err = run("-c", f"""
+import {first}
+import multiprocessing
+multiprocessing.freeze_support = lambda: print("frozen")
+import allcores
+allcores.freeze_support()
+from allcores import freeze_support
+freeze_support()
+""")
+            self.assertEqual((code, out, err), (0, "frozen\n" * 2, ""))
+
+    def test_names_that_multiprocessing_does_not_list(self):
+        """Its levels for the log, and what others add later."""
+        self.assertIs(allcores.SUBDEBUG, multiprocessing.SUBDEBUG)
+        with mock.patch.object(multiprocessing, "added", object(), create=True) as added:
+            self.assertIs(allcores.added, added)
+        self.assertFalse(hasattr(allcores, "added"))
+
+    def test_names_are_listed(self):
+        """Those too that are looked up later."""
+        self.assertLessEqual(set(multiprocessing.__all__), set(dir(allcores)))
+
     def test_submodules_are_the_same_objects(self):
         for name in sorted(POSIX - OURS):
             ours = importlib.import_module(f"allcores.{name}")
@@ -69,6 +120,29 @@ class ReExports(unittest.TestCase):
         code, _, err = run("-c", "import allcores\nallcores.managers.BaseManager\n"
                                  "allcores.shared_memory.SharedMemory\nallcores.pool.ThreadPool")
         self.assertEqual(code, 0, err)
+
+    def test_submodules_that_are_in_no_directory(self):
+        """As all modules of a frozen program: it has a finder of its own."""
+        code, out, err = run("-c", """
+import importlib.abc, importlib.machinery, sys
+
+class Frozen(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name == "multiprocessing.frozen":
+            return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Frozen())
+import allcores.frozen
+import multiprocessing.frozen
+print(allcores.frozen is multiprocessing.frozen)
+""")
+        self.assertEqual((code, out, err), (0, "True\n", ""))
 
     def test_unknown_names(self):
         with self.assertRaises(AttributeError):
@@ -160,13 +234,39 @@ assert {getter}.get_start_method(allow_none=True) is None
                 self.assertEqual((code, out, err), (0, "context has already been set\n", ""))
 
     def test_default_is_the_standard_librarys(self):
+        """It differs between versions of Python; a pool that is given no context uses it."""
         code, out, err = run("-c", """
-import allcores, multiprocessing
+import allcores, allcores.pool, multiprocessing
 assert multiprocessing.get_start_method(allow_none=True) is None
 assert allcores.get_start_method(allow_none=True) is None
-print(allcores.get_start_method() == multiprocessing.get_start_method())
+default = allcores.get_start_method()
+assert default == multiprocessing.get_start_method()
+assert default == allcores.get_all_start_methods()[0]
+for Pool in (allcores.Pool, allcores.get_context().Pool, allcores.pool.Pool):
+    with Pool(1) as pool:
+        assert pool._ctx.get_start_method() == default
+        assert type(pool._pool[0])._start_method in (default, None), pool._pool
+        assert pool.map(abs, [-1]) == [1]
+    pool.join()
+print(allcores.get_all_start_methods() == multiprocessing.get_all_start_methods())
 """)
         self.assertEqual((code, out, err), (0, "True\n", ""))
+
+    def test_methods_are_asked_of_the_standard_library(self):
+        """Also when it is replaced or patched, as some programs and tests do."""
+        code, out, err = run("-c", """
+import multiprocessing.context as theirs
+import allcores
+theirs._default_context.get_all_start_methods = lambda: ["one", "two"]
+print(allcores.context._default_context.get_all_start_methods())
+del theirs._concrete_contexts["spawn"]
+try:
+    allcores.get_context("spawn")
+except ValueError as error:
+    print(error)
+""")
+        self.assertEqual((code, out, err),
+                         (0, "['one', 'two']\ncannot find context for 'spawn'\n", ""))
 
 
 class Processors(unittest.TestCase):
@@ -239,6 +339,11 @@ pool.join()
         self.assertIn("stdlib", out)
         self.assertIn("ALLCORES_ENGINE", out)
 
+    def test_info_says_what_is_not_supported(self):
+        _, out, _ = run("-m", "allcores", "--info")
+        for name in ("free threading", "subinterpreters"):
+            self.assertRegex(out, rf"(?m)^{name} +not supported")
+
     def test_command_line_refuses_nonsense(self):
         code, _, err = run("-m", "allcores", "--nonsense")
         self.assertEqual(code, 2)
@@ -253,6 +358,130 @@ print(len(os.listdir("/proc/self/task")), allcores.active_children())
 
     def test_version(self):
         self.assertTrue(re.match(r"\d+\.\d+\.\d+", allcores.__version__))
+
+
+@engine_only
+class Imports(Case, unittest.TestCase):
+    """What is imported, and when: it takes time."""
+
+    POOLS_LIFE = """
+import sys
+import multiprocessing.util
+before = set(sys.modules)
+import allcores
+ready = set(sys.modules)
+
+def new_modules(_item=None):
+    return sorted(set(sys.modules) - before)
+
+with allcores.get_context("fork").Pool(2) as pool:
+    pool.apply(abs, (-1,))
+    pool.apply_async(abs, (-1,)).get()
+    pool.apply_async(abs, (-1,), callback=abs).get()
+    pool.map(abs, range(9))
+    pool.map(abs, range(9), 2)
+    pool.starmap(pow, [(2, 3)] * 9)
+    pool.map_async(abs, range(9), callback=len).get()
+    list(pool.imap(abs, range(9)))
+    list(pool.imap_unordered(abs, iter(range(9)), 2))
+    in_worker = pool.apply(new_modules) + pool.map(new_modules, [None])[0]
+    pool.close()
+    pool.join()
+"""
+
+    def test_of_a_pools_owner_and_workers(self):
+        for shown in "new_modules()", "in_worker":
+            with self.subTest(shown):
+                code, out, err = run("-c", f"{self.POOLS_LIFE}print(*{shown})")
+                self.assertEqual((code, err), (0, ""))
+                self.assertEqual(set(out.split()) - POOL_IMPORTS, set())
+
+    def test_all_of_them_are_there_before_the_first_pool(self):
+        """As with import multiprocessing.pool: a program's first pool is no slower than others."""
+        code, out, err = run("-c", f"{self.POOLS_LIFE}print(set(sys.modules) - ready)")
+        self.assertEqual((code, out, err), (0, "set()\n", ""))
+
+    def test_a_worker_that_was_not_forked_imports_no_pool(self):
+        """It is ready sooner. What it imports later is our pool all the same."""
+        for method in sorted(set(METHODS) - {"fork"}):
+            with self.subTest(method):
+                self.assertEqual(run_script(self, f"""
+import sys
+import allcores
+
+def look(_):
+    before = "allcores.pool" in sys.modules
+    import multiprocessing.pool
+    return before, allcores.pool.Pool.__module__, "allcores.pool" in sys.modules
+
+if __name__ == "__main__":
+    with allcores.get_context({method!r}).Pool(1) as pool:
+        print(*pool.apply(look, (0,)))
+"""), (0, "False allcores.pool True\n", ""))
+
+
+@engine_only
+class Interpreters(unittest.TestCase):
+    """The engine serves the main interpreter, and needs the GIL. Elsewhere the standard library's
+    pool is used, or the import fails where the program insists on the engine."""
+
+    script = """
+import sys
+sys.path[:] = {path!r}
+import os
+os.environ["ALLCORES_ENGINE"] = ""
+import allcores
+print(allcores.engine, allcores.engine_reason, sep=": ")
+assert allcores.Pool == allcores._multiprocessing.Pool
+for name in [name for name in sys.modules if name.partition(".")[0] == "allcores"]:
+    del sys.modules[name]
+os.environ["ALLCORES_ENGINE"] = "allcores"
+try:
+    import allcores
+except ImportError as error:
+    print(error, flush=True)
+"""
+    why = "module allcores._core does not support loading in subinterpreters"
+
+    def check_subinterpreter(self, make):
+        if importlib.util.find_spec("_interpreters"):
+            name = "_interpreters"  # 3.13
+        elif importlib.util.find_spec("_xxsubinterpreters"):
+            name = "_xxsubinterpreters"
+        else:
+            self.skipTest("this Python cannot make subinterpreters")
+        script = self.script.format(path=sys.path)
+        code, out, err = run("-c", f"""
+import {name} as interpreters
+made = interpreters.{make}
+failed = interpreters.run_string(made, {script!r})
+assert not failed, failed
+interpreters.destroy(made)
+""")
+        self.assertEqual((code, out, err), (
+            0, f"stdlib: the extension cannot be imported: {self.why}\n{self.why}\n", ""))
+
+    def test_subinterpreter(self):
+        """With a GIL of its own from 3.12 on."""
+        self.check_subinterpreter("create()")
+
+    def test_subinterpreter_as_embedding_programs_make_it(self):
+        """It takes modules that say nothing of subinterpreters, and even those that say no."""
+        self.check_subinterpreter("create('legacy')" if sys.version_info >= (3, 13) else
+                                  "create(isolated=False)")
+
+    def test_gil_kept_off(self):
+        """As an interpreter without a GIL answers under -X gil=0."""
+        code, out, err = run("-c", "import sys\nsys._is_gil_enabled = lambda: False\n"
+                             + self.script.format(path=sys.path))
+        why = "it needs the GIL, which -X gil=0 or PYTHON_GIL=0 keeps off"
+        self.assertEqual((code, out, err), (
+            0, f"stdlib: the extension cannot be imported: {why}\n{why}\n", ""))
+
+    def test_gil(self):
+        if not hasattr(sys, "_is_gil_enabled"):
+            self.skipTest("this Python always has the GIL")
+        self.assertTrue(sys._is_gil_enabled())
 
 
 @engine_only

@@ -4,6 +4,7 @@
 
 As in test_contract.py, all of it must pass with the standard library's pool.
 """
+import atexit
 import functools
 import gc
 import logging
@@ -13,6 +14,7 @@ import multiprocessing.process
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import unittest
@@ -240,6 +242,18 @@ class Closing(Case):
         pool.close()
         pool.join()
         self.assertEqual(sorted(self.read_notes()), sorted(map(str, numbers)))
+
+    def test_workers_atexit_functions_run_at_close(self):
+        """Where the standard library's own processes run them; the owner's never run there."""
+        atexit.register(tasks.note_start, self.notes)
+        self.addCleanup(atexit.unregister, tasks.note_start)
+        pool = self.new_pool(2, tasks.add_atexit, (self.notes,))
+        pool.map(tasks.same, range(4))
+        numbers = pids(pool)
+        pool.close()
+        pool.join()
+        runs = self.method == "spawn" or sys.version_info >= (3, 13)
+        self.assertEqual(sorted(self.read_notes()), sorted(map(str, numbers)) if runs else [])
 
     def test_cannot_be_pickled(self):
         with self.assertRaises(NotImplementedError):

@@ -490,9 +490,11 @@ class Tracee:
 class Parent:
     """A process that is traced until it has a child."""
 
-    def __init__(self, pid):
+    def __init__(self, pid, traced=False):
+        """traced: it is another's child that await_child has returned, and is traced by that."""
         self.pid = pid
-        request(SEIZE, pid, 0, TRACE_CALLS | TRACE_FORK | TRACE_VFORK | EXIT_KILL)
+        if not traced:
+            request(SEIZE, pid, 0, TRACE_CALLS | TRACE_FORK | TRACE_VFORK | EXIT_KILL)
 
     def await_child(self):
         """(its pid, whether it was vforked); the parent is stopped."""

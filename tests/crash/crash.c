@@ -188,12 +188,46 @@ pid_t crash_template(pid_t owner)
 /* A child that has just been forked is still called as its parent is. */
 unsigned crash_workers(pid_t template, pid_t *pids, unsigned most)
 {
-	unsigned n = crash_children(template, pids, most), kept = 0;
+	pid_t children[PIDS];
+	unsigned n = crash_children(template, children, PIDS), kept = 0;
 
-	for (unsigned i = 0; i < n; i++)
-		if (crash_state(pids[i]) != 'Z' && !has_star(pids[i]))
-			pids[kept++] = pids[i];
+	for (unsigned i = 0; i < n && kept < most; i++)
+		if (crash_state(children[i]) != 'Z' && !has_star(children[i]))
+			pids[kept++] = children[i];
 	return kept;
+}
+
+static pid_t living_pid(struct ac_pool *pool, const struct ac__template_process *process)
+{
+	pid_t pid;
+
+	ac__pool_lock(pool);
+	pid = process->socket >= 0 ? process->pid : 0;
+	ac__pool_unlock(pool);
+	return pid > 0 && crash_lives(pid) ? pid : 0;
+}
+
+pid_t crash_template_of(struct ac_pool *pool)
+{
+	return living_pid(pool, &pool->workers.template.now);
+}
+
+pid_t crash_reserve_of(struct ac_pool *pool)
+{
+	return living_pid(pool, &pool->workers.template.reserve);
+}
+
+bool crash_await_reserve(struct ac_pool *pool, int64_t ns)
+{
+	int64_t end = crash_now() + ns;
+
+	while (!crash_template_of(pool) || !crash_reserve_of(pool)) {
+		if (crash_now() > end)
+			return false;
+		ac_pool_dispatch(pool);
+		crash_sleep(MS);
+	}
+	return true;
 }
 
 /* ---- what is left ---- */

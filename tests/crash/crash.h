@@ -85,9 +85,15 @@ void crash_check_usable(struct ac_pool *pool);
 
 /* Those whose parent is parent: how many, at most most written. */
 unsigned crash_children(pid_t parent, pid_t *pids, unsigned most);
-/* The pool's only direct child of the owner. */
+/* The pool's only direct child of the owner; 0: none, or a reserve has taken its place. */
 pid_t crash_template(pid_t owner);
-/* Its workers, by its template. */
+/* The process that starts the pool's workers now, and the one that will take its place, as far as
+ * the owner knows; 0: there is none. */
+pid_t crash_template_of(struct ac_pool *pool);
+pid_t crash_reserve_of(struct ac_pool *pool);
+/* Both are there, within the time; false when they are not. */
+bool crash_await_reserve(struct ac_pool *pool, int64_t ns);
+/* The workers that this template has forked. */
 unsigned crash_workers(pid_t template, pid_t *pids, unsigned most);
 /* A state letter as in /proc: 'R', 'S', 'T', 'Z'; 0: it is gone. */
 char crash_state(pid_t pid);

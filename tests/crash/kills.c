@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deaths and stops that are chosen: all workers at once, the template (the
- * owner's only direct child, which starts and reaps the workers), both
- * together, a worker that is stopped for a while and not dead at all.
+ * Deaths and stops that are chosen: all workers at once, the template (the process that
+ * starts and reaps the workers), both together, a worker that is stopped for a while and
+ * not dead at all.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,7 +21,6 @@
 static struct crash_print before;
 static struct ac_pool *pool;
 static pid_t template, workers[WORKERS];
-static pid_t killed[WORKERS]; /* by kill_workers: they may take a while to die */
 static struct ac_task *tasks[TASKS];
 
 /* ---- what tasks run ---- */
@@ -45,21 +44,17 @@ static int endless_call(struct ac_call *call)
 
 /* ---- steps ---- */
 
-/* A seat says READY until the death of its worker has been reported. */
+/* With a reserve: so the template may be killed. */
 static void look_at_workers(void)
 {
-	for (unsigned i = 0; i < WORKERS; i++)
-		CHECK(!killed[i] || crash_await_death(killed[i], 5 * SECOND));
-	int64_t end = crash_now() + 10 * SECOND;
+	struct ac_worker_stat stats[WORKERS];
 
-	do {
-		CHECK(crash_await_workers(pool, 10 * SECOND));
-		template = crash_template(getpid());
-	} while ((template <= 0 ||
-		  crash_workers(template, workers, WORKERS) != WORKERS) &&
-		 crash_now() < end);
-	CHECK(template > 0);
-	CHECK_EQ(crash_workers(template, workers, WORKERS), WORKERS);
+	CHECK(crash_await_workers(pool, 10 * SECOND));
+	CHECK(crash_await_reserve(pool, 10 * SECOND));
+	template = crash_template_of(pool);
+	CHECK_EQ(ac_pool_workers(pool, stats, WORKERS), WORKERS);
+	for (unsigned i = 0; i < WORKERS; i++)
+		workers[i] = stats[i].pid;
 }
 
 static void open_pool(void)
@@ -237,8 +232,8 @@ static void kill_worker_after_template(void *arg)
 	kill(workers[0], SIGKILL);
 	CHECK_EQ(collect(WORKERS, 0), 1);
 	CHECK(crash_await_workers(pool, 5 * SECOND));
-	/* The replacement has a template again. */
-	CHECK(crash_template(getpid()) > 0);
+	/* The replacement was started by the reserve. */
+	CHECK(crash_template_of(pool) > 0);
 	kill(workers[1], SIGKILL);
 	kill(workers[2], SIGKILL);
 	crash_check_usable(pool);
@@ -276,8 +271,7 @@ static void lose_start_order(void *arg)
 	(void)arg;
 	open_pool();
 	kill(workers[0], SIGKILL);
-	while (crash_state(workers[0]))
-		crash_sleep(MS);
+	CHECK(crash_await_death(workers[0], SECOND));
 	/* By now it has been reported, to an owner who does not look. */
 	crash_sleep(20 * MS);
 	kill(template, SIGKILL);

@@ -260,6 +260,32 @@ static void starve_template(void *arg)
 	crash_print_check(&before);
 }
 
+/* Its only free descriptor is that of standard input, which is none for the library: so the order
+ * to start a worker is read without what belongs to it. */
+static void leave_standard_input(void *arg)
+{
+	struct rlimit limit;
+	struct ac_pool *pool;
+	pid_t template;
+	int r;
+
+	(void)arg;
+	close(0);
+	crash_print_take(&before);
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	pool = try_open(&r);
+	CHECK(pool && crash_await_workers(pool, 5 * SECOND));
+	template = crash_template(getpid());
+	set_limit_of(template, RLIMIT_NOFILE, 1);
+	kill_workers(pool, 1);
+	CHECK_EQ(run_calls(pool, 10000), 0);
+	CHECK(!crash_await_workers(pool, 100 * MS));
+	set_limit_of(template, RLIMIT_NOFILE, limit.rlim_cur);
+	CHECK(crash_await_workers(pool, 5 * SECOND));
+	CHECK_EQ(ac_pool_close(pool), 0);
+	crash_print_check(&before);
+}
+
 /* ---- address space ---- */
 
 /* Bytes that are mapped now. */
@@ -524,6 +550,8 @@ int main(int argc, char **argv)
 		   no_descriptor_for_replacement, NULL, 15);
 	crash_case("few processes", few_processes, NULL, 20);
 	crash_case("no descriptor for the template", starve_template, &descriptors, 15);
+	crash_case("no descriptor for the template but standard input", leave_standard_input, NULL,
+		   15);
 	crash_case("no process for the template", starve_template, &processes, 15);
 	crash_case("little address space, before opening", little_space_before,
 		   NULL, 20);

@@ -234,23 +234,16 @@ static void kill_worker(struct pot *pot, pid_t pid)
 	kill(pid, SIGKILL);
 }
 
-/* The direct child whose name is the pool's and a star. */
+/* Not before there is a reserve: without one the pool would fail. */
 static void kill_template(struct pot *pot)
 {
-	struct ac_worker_stat stat;
-	pid_t children[64];
-	unsigned n = crash_children(getpid(), children, 64);
-	char name[16];
+	pid_t template = crash_template_of(pot->pool);
 
-	ac_pool_workers(pot->pool, &stat, 1);
-	stat.name[strcspn(stat.name, "-")] = '\0';
-	snprintf(name, sizeof name, "%.13s*", stat.name);
-	for (unsigned i = 0; i < n; i++)
-		if (is_named(children[i], name)) {
-			atomic_store(&pot->beheaded, true);
-			kill(children[i], SIGKILL);
-			next_template_kill = crash_now() + TEMPLATE_KILLS_NS;
-		}
+	if (!template || !crash_reserve_of(pot->pool))
+		return;
+	atomic_store(&pot->beheaded, true);
+	kill(template, SIGKILL);
+	next_template_kill = crash_now() + TEMPLATE_KILLS_NS;
 }
 
 static void disturb(struct pot *pot, uint64_t *seed)

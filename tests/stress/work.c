@@ -411,7 +411,7 @@ static void batch(struct hand *hand, struct pot *pot)
 	free(jobs);
 }
 
-static void call_once(struct hand *hand, struct pot *pot)
+static void call_one(struct hand *hand, struct pot *pot)
 {
 	struct job *job = make_job(pot, &hand->seed, LEN_MOST);
 	size_t len = stress_below(&hand->seed, 2 * LARGE), room = len;
@@ -571,7 +571,7 @@ void stress_act(struct hand *hand, struct pot *pot)
 	if (n < 45)
 		batch(hand, pot);
 	else if (n < 55)
-		call_once(hand, pot);
+		call_one(hand, pot);
 	else if (n < 75)
 		stream(hand, pot);
 	else

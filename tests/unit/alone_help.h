@@ -7,6 +7,7 @@
 #define AC_TEST_ALONE_HELP_H
 
 #include "pool_help.h"
+#include "engine.h"
 
 /* What takes longer hangs. */
 #define ALONE_SECONDS 20
@@ -80,11 +81,23 @@ static inline pid_t parent_of_workers(struct ac_pool *pool)
 	return ac_pool_call(pool, tell_parent, NULL, 0, &pid, &len, NULL) == 0 ? pid : 0;
 }
 
+/* The owner knows of a process that will take the place of the workers' parent. */
+static inline bool has_reserve(struct ac_pool *pool)
+{
+	bool there;
+
+	ac_pool_dispatch(pool);
+	ac__pool_lock(pool);
+	there = pool->workers.template.reserve.socket >= 0;
+	ac__pool_unlock(pool);
+	return there;
+}
+
 static inline bool kill_parent_of_workers(struct ac_pool *pool)
 {
 	pid_t pid = parent_of_workers(pool);
 
-	return pid > 1 && pid != getpid() && kill(pid, SIGKILL) == 0 &&
+	return pid > 1 && COMES_TRUE(has_reserve(pool), 10) && pid != getpid() && kill(pid, SIGKILL) == 0 &&
 	       COMES_TRUE(!is_alive(pid), 5);
 }
 

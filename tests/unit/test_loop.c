@@ -3,7 +3,7 @@
  * A pool driven by an event loop: its descriptor is readable when there is
  * something to do and only then, and dispatch does it: results, callbacks, deaths, limits.
  */
-#include "pool_help.h"
+#include "alone_help.h"
 
 #include <poll.h>
 
@@ -18,6 +18,8 @@ static int set_up(void **state)
 	threads_before = count_threads();
 	help_set_up(state);
 	pool = open_pool(2);
+	/* That the template has a reserve is news, too. */
+	EVENTUALLY(has_reserve(pool));
 	fd = ac_pool_fd(pool);
 	return fd >= 0 ? 0 : -1;
 }

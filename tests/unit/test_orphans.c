@@ -87,6 +87,7 @@ static int stop_unreachable(void *arg)
 	SEAT_CHECK(ac_pool_submit(pool, &task, close_all_and_stay, NULL, 0, &opts) == 0);
 	SEAT_CHECK(COMES_TRUE(seen->worker, 10));
 	if (stop->loses_parent) {
+		SEAT_CHECK(COMES_TRUE(has_reserve(pool), 10));
 		kill(seen->parent, SIGKILL);
 		SEAT_CHECK(COMES_TRUE(!is_alive(seen->parent), 5));
 	}
@@ -345,7 +346,7 @@ static int give_its_pid_away(void *arg)
 
 	reap_by_handler();
 	pool = open_alone(1);
-	SEAT_CHECK(pool);
+	SEAT_CHECK(pool && COMES_TRUE(has_reserve(pool), 10));
 	parent = parent_of_workers(pool);
 	SEAT_CHECK(parent > 1 && kill(parent, SIGKILL) == 0);
 	SEAT_CHECK(COMES_TRUE(reaped, 5));

@@ -95,7 +95,7 @@ static void test_pool_options_out_of_range_are_refused(void **state)
 	struct ac_pool_opts opts = { .size = sizeof opts, .workers = 1 };
 
 	(void)state;
-	opts.flags = AC_POOL_INTERRUPTIBLE << 1;
+	opts.flags = AC_POOL_GENTLE << 1;
 	assert_int_equal(open_with(&opts), -EINVAL);
 	opts.flags = ~0u;
 	assert_int_equal(open_with(&opts), -EINVAL);

@@ -569,6 +569,24 @@ static void test_stop_terminated_pool_refuses_after_its_join(void **state)
 
 #define STOP_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+/* The template is told of each end that was taken, unless it reads too slowly. */
+static void test_stop_join_needs_no_order_to_be_read(void **state)
+{
+	struct ac_pool *pool;
+	int64_t start;
+
+	(void)state;
+	pool = open_pool(2);
+	assert_works(pool);
+	assert_int_equal(ac_pool_shut(pool), 0);
+	assert_int_equal(ac_pool_join(pool, 0), -ETIMEDOUT);
+	ac__fault_arm(AC__SYS_SEND, 1, UINT32_MAX, EAGAIN);
+	start = now();
+	assert_int_equal(ac_pool_join(pool, 30 * SECOND), 0);
+	assert_true(now() - start < 5 * SECOND);
+	assert_int_equal(ac_pool_close(pool), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -587,6 +605,7 @@ int main(void)
 		STOP_TEST(test_stop_signals_do_not_interrupt_unasked),
 		STOP_TEST(test_stop_terminate_while_threads_use_the_pool),
 		STOP_TEST(test_stop_terminated_pool_refuses_after_its_join),
+		STOP_TEST(test_stop_join_needs_no_order_to_be_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -278,7 +278,7 @@ static _Noreturn void be_busy(int lifeline, int say)
 	if (ac__sys_lifeline(lifeline) != 0 || write(say, "r", 1) != 1)
 		_exit(1);
 	for (;;)
-		work++;
+		work = work + 1;
 }
 
 static void test_sys_lifeline_kills_a_busy_child_when_its_peer_closes(void **state)
