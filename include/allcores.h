@@ -189,6 +189,9 @@ struct ac_pool_opts {
 
 	/* Workers of a language with a runtime of its own: see section 10. Copied. */
 	const struct ac_runtime *runtime;
+
+	/* How a worker ended that you started: see section 9. May be NULL. */
+	int (*ended)(void *start_arg, unsigned worker, struct ac_outcome *outcome);
 };
 
 /* Calls that block return -EINTR when a signal handler ran in their thread. */
@@ -608,6 +611,17 @@ AC_API int ac_cpus(int leave);
  * the pool learns of the end of the process by its descriptor alone: no other process may hold a
  * copy of it, and how the process ended is not known. The pool shows the pid that the process
  * itself reports. If such a process never comes to ac_worker_open it can't be killed.
+ *
+ * A process that ends before it is ready is a failed start, and a few of these in a row with no
+ * worker ready make the pool fail. But where SIGKILL, SIGTERM, SIGINT or SIGHUP, sent by somebody
+ * else, ends a process before ac_worker_open, the start is tried again, more slowly each time (up to
+ * a second), and is a failed one only when no worker has been ready for 30 s. So it is with workers
+ * that the pool forks, too. The library does not tell the kernel's OOM killer from others.
+ *
+ * ended is called for each process that ends by itself before ac_worker_open, from any thread,
+ * as start. outcome says what the kernel has told: signal, exit_code, text. It tells of children
+ * only, and not once they are reaped. The function writes there what it knows better. It returns
+ * 0; or 1: this is a failed start, whatever the signal is.
  */
 struct ac_worker;
 

@@ -43,6 +43,26 @@ void ac__ending_ask(struct ac__ending *ending, pid_t pid)
 	snprintf(ending->text, sizeof ending->text, "its worker ended; how is not known");
 }
 
+void ac__ending_fill(const struct ac__ending *ending, uint64_t index, struct ac_outcome *outcome)
+{
+	*outcome = (struct ac_outcome){ .status = ending->status,
+					.value = ending->value,
+					.signal = ending->signal,
+					.exit_code = ending->exit_code,
+					.pid = ending->pid,
+					.worker = ending->seat ? ending->seat - 1 : 0,
+					.index = index,
+					.ran_ns = ending->ran_ns,
+					.peak_rss = ending->peak_rss };
+	memcpy(outcome->text, ending->text, sizeof outcome->text);
+}
+
+bool ac__ending_is_from_outside(const struct ac__ending *ending)
+{
+	return ending->signal == SIGKILL || ending->signal == SIGTERM ||
+	       ending->signal == SIGINT || ending->signal == SIGHUP;
+}
+
 /* As long as it has not been reaped no other process has its pid. */
 bool ac__is_living_child(pid_t pid)
 {

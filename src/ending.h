@@ -25,6 +25,12 @@ void ac__ending_died(struct ac__ending *ending, int status, uint64_t peak_rss);
  * been reaped, is not a child of this one, or has an unknown pid (0). */
 void ac__ending_ask(struct ac__ending *ending, pid_t pid);
 
+/* For the user. index: of the item in its map or stream. */
+void ac__ending_fill(const struct ac__ending *ending, uint64_t index, struct ac_outcome *outcome);
+/* By a signal that people, terminals and service managers send, and that no process brings on itself
+ * by its work. The kernel's OOM killer sends one of them, too. */
+bool ac__ending_is_from_outside(const struct ac__ending *ending);
+
 /* These do not reap. False for pid 0. */
 bool ac__is_living_child(pid_t pid);
 bool ac__is_gone(pid_t pid); /* or was never there */

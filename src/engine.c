@@ -54,24 +54,22 @@ static bool wants_workers(const struct ac_pool *pool)
 	return !pool->failure.status && !pool->terminated && !pool->closing;
 }
 
-/* A seat could not be filled. refused: by the system; else its process has ended. */
-static void note_failed_start(struct ac_pool *pool, bool refused, const char *why)
+/* A seat could not be filled. */
+static void note_failed_start(struct ac_pool *pool, struct ac__start_failure failure)
 {
-	struct ac__start_failure failure = { .refused = refused,
-					     .workers = pool->workers.count,
-					     .why = why };
 	const char *reason;
-	bool later;
+	int64_t pause_ns;
 
 	if (ac__workers_take_got_ready(&pool->workers))
 		ac__strikes_clear(&pool->strikes);
+	failure.workers = pool->workers.count;
 	failure.any_ready = pool->workers.ready;
 	failure.any_coming = ac__workers_any_coming(&pool->workers);
-	reason = ac__strikes_failed_start(&pool->strikes, &failure, &later);
+	reason = ac__strikes_failed_start(&pool->strikes, &failure, ac__sys_now(), &pause_ns);
 	if (reason)
 		ac__engine_fail(pool, AC_ESTART, reason);
-	else if (later)
-		ac__workers_retry_later(&pool->workers);
+	else if (pause_ns)
+		ac__workers_retry_later(&pool->workers, pause_ns);
 }
 
 static void note_idle_end(struct ac_pool *pool, const char *why)
@@ -82,6 +80,39 @@ static void note_idle_end(struct ac_pool *pool, const char *why)
 
 	if (reason)
 		ac__engine_fail(pool, AC_ESTART, reason);
+}
+
+/* The user may know more of a process than the kernel tells this one. False: whatever the signal
+ * is, it counts. Place: start. */
+static bool ask_user(struct ac_pool *pool, struct ac__ending *ending)
+{
+	struct ac_outcome outcome;
+	int r;
+
+	ac__ending_fill(ending, 0, &outcome);
+	ac__pool_unlock(pool);
+	r = pool->workers.ended(pool->workers.start_arg, outcome.worker, &outcome);
+	ac__pool_lock(pool);
+	ending->signal = outcome.signal;
+	ending->exit_code = outcome.exit_code;
+	snprintf(ending->text, sizeof ending->text, "%s", outcome.text);
+	return r == 0;
+}
+
+static void note_ended_start(struct ac_pool *pool, const struct ac__worker_end *end)
+{
+	struct ac__ending ending = end->ending;
+	bool excusable = end->unseated && !end->killed;
+
+	if (excusable && pool->workers.ended)
+		excusable = ask_user(pool, &ending);
+	/* Meanwhile another thread may have stopped the pool. */
+	if (!wants_workers(pool))
+		return;
+	note_failed_start(pool, (struct ac__start_failure){
+		.refused = end->not_forked,
+		.from_outside = excusable && ac__ending_is_from_outside(&ending),
+		.why = end->killed ? "it was not ready in time" : ending.text });
 }
 
 /* What the end of a process means for the pool. */
@@ -98,8 +129,7 @@ static void judge_end(struct ac_pool *pool, const struct ac__worker_end *end, bo
 	if (!wants_workers(pool))
 		return;
 	if (!end->was_ready && !end->orphaned)
-		note_failed_start(pool, end->not_forked,
-				  end->killed ? "it was not ready in time" : text);
+		note_ended_start(pool, end);
 	else if (end->was_ready && !held && !end->killed)
 		note_idle_end(pool, text);
 }
@@ -142,7 +172,8 @@ static void reap_ended(struct ac_pool *pool)
 			reap(pool, &end);
 		else if (end.starts_lost && wants_workers(pool))
 			/* Starts that end with their template are one failed start, not one each. */
-			note_failed_start(pool, false, "the process that starts them ended");
+			note_failed_start(pool, (struct ac__start_failure){
+				.why = "the process that starts them ended" });
 	}
 }
 
@@ -225,7 +256,8 @@ static void start_missing(struct ac_pool *pool)
 			return;
 		/* It may have taken long: another thread may have stopped the pool. */
 		if (r < 0 && wants_workers(pool))
-			note_failed_start(pool, true, ac_strerror(r));
+			note_failed_start(pool, (struct ac__start_failure){
+				.refused = true, .why = ac_strerror(r) });
 	}
 }
 

@@ -9,7 +9,7 @@
  *	sleep		a thread waits for results, ends of processes, or for another thread
  *	spin		the same, for a moment, awake
  *	callback	a function of the user's runs: done, progress
- *	start		the user's start function runs, or the template is forked
+ *	start		the user's function start or ended runs, or the template is forked
  *	copy		a long argument or result is copied
  *
  * In each of them other threads may do anything: collect, cancel, fail or terminate the pool. Only

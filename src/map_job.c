@@ -26,7 +26,7 @@ static void note_items(struct ac__map *map, uint64_t first, uint64_t count,
 {
 	map->ended += count;
 	for (uint64_t i = first; map->opts.outcomes && i < first + count; i++)
-		ac__outcome_fill(&map->opts.outcomes[i], ending, i);
+		ac__ending_fill(ending, i, &map->opts.outcomes[i]);
 }
 
 static void note_done(struct ac__map *map, uint64_t first, uint64_t count,
@@ -58,7 +58,7 @@ void ac__map_note_failed(struct ac__map *map, uint64_t first, uint64_t count,
 	    (first < map->failure.index &&
 	     (ending->status != AC_ECANCELED ||
 	      map->failure.status == AC_ECANCELED)))
-		ac__outcome_fill(&map->failure, ending, first);
+		ac__ending_fill(ending, first, &map->failure);
 }
 
 /* Count one more death at this item: may it run again? */

@@ -15,7 +15,7 @@
 				       sizeof(((struct type *)0)->member) ==  \
 			       sizeof(struct type),                           \
 		       #type " has padding at its end")
-ENDS_WITH(ac_pool_opts, runtime);
+ENDS_WITH(ac_pool_opts, ended);
 ENDS_WITH(ac_map_opts, progress_arg);
 ENDS_WITH(ac_submit_opts, flags);
 ENDS_WITH(ac_stream_opts, flags);

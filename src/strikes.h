@@ -10,6 +10,8 @@
 
 struct ac__strikes {
 	unsigned failed_starts;	/* in a row, with no worker getting ready in between */
+	unsigned outside_ends;	/* starts that were ended from outside, the same way in a row */
+	int64_t outside_since;	/* since then no worker has been ready, and starts end so */
 	unsigned idle_ends;	/* in quick succession, with no task collected in between */
 	uint64_t idle_collected; /* tasks collected when the last idle end came */
 	int64_t idle_end_at;
@@ -19,6 +21,7 @@ struct ac__strikes {
 /* What the decision about a failed start depends on. */
 struct ac__start_failure {
 	bool refused;		/* the system refused to start the process; else the process ended */
+	bool from_outside;	/* somebody else ended the process by a signal */
 	bool any_ready;		/* some other worker is ready */
 	bool any_coming;	/* some other worker is being started */
 	unsigned workers;	/* seats of the pool */
@@ -28,15 +31,16 @@ struct ac__start_failure {
 /* A worker is ready. */
 static inline void ac__strikes_clear(struct ac__strikes *strikes)
 {
-	strikes->failed_starts = 0;
+	strikes->failed_starts = strikes->outside_ends = 0;
 }
 
 /*
- * A start failed. NULL: try again, at once or (*later) after a pause; else the reason why the
+ * A start failed. NULL: try again, after *pause_ns (0: at once); else the reason why the
  * pool cannot go on, valid until the next call.
  */
 const char *ac__strikes_failed_start(struct ac__strikes *strikes,
-				     const struct ac__start_failure *failure, bool *later);
+				     const struct ac__start_failure *failure, int64_t now,
+				     int64_t *pause_ns);
 
 /*
  * A worker that was ready ended without having held a task. collected: tasks that the pool

@@ -222,7 +222,7 @@ static int refuse(struct ac_outcome *outcome, int code)
 	if (!outcome)
 		return code;
 	strncpy(ending.text, ac_strerror(code), sizeof ending.text - 1);
-	ac__outcome_fill(outcome, &ending, 0);
+	ac__ending_fill(&ending, 0, outcome);
 	return code;
 }
 
@@ -237,7 +237,7 @@ static int run_task(struct ac_task *task, struct ac_outcome *outcome)
 	if (r < 0) {
 		refuse(outcome, r);
 		if (outcome && r == pool->failure.status)
-			ac__outcome_fill(outcome, &pool->failure, 0);
+			ac__ending_fill(&pool->failure, 0, outcome);
 		ac__task_release(task); /* the engine has never had it */
 		return r;
 	}

@@ -66,25 +66,11 @@ struct ac_task *ac__task_make(struct ac_pool *pool, ac_call_fn *fn,
 
 /* ---- ending ---- */
 
-void ac__outcome_fill(struct ac_outcome *outcome, const struct ac__ending *ending, uint64_t index)
-{
-	*outcome = (struct ac_outcome){ .status = ending->status,
-					.value = ending->value,
-					.signal = ending->signal,
-					.exit_code = ending->exit_code,
-					.pid = ending->pid,
-					.worker = ending->seat ? ending->seat - 1 : 0,
-					.index = index,
-					.ran_ns = ending->ran_ns,
-					.peak_rss = ending->peak_rss };
-	memcpy(outcome->text, ending->text, sizeof outcome->text);
-}
-
 static void note_failure(struct ac_task *task, const struct ac__ending *ending)
 {
 	task->failure = malloc(sizeof *task->failure);
 	if (task->failure) /* else the status alone, in ended, must do */
-		ac__outcome_fill(task->failure, ending, task->index);
+		ac__ending_fill(ending, task->index, task->failure);
 }
 
 static void end_task(struct ac_task *task, const struct ac__ending *ending)

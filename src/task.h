@@ -83,7 +83,4 @@ struct ac_task *ac__task_divisible(struct ac_pool *pool, uint32_t slot, uint32_t
 /* As ac_task_cancel. */
 int ac__task_cancel(struct ac_task *task, int kill);
 
-/* What became of something, for the user. */
-void ac__outcome_fill(struct ac_outcome *outcome, const struct ac__ending *ending, uint64_t index);
-
 #endif

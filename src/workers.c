@@ -109,6 +109,7 @@ int ac__workers_open(struct ac__workers *workers, struct ac__board *board, unsig
 	workers->count = count;
 	workers->epoll = epoll;
 	workers->start = opts->start;
+	workers->ended = opts->start ? opts->ended : NULL;
 	workers->start_arg = opts->start_arg;
 	workers->ready_ns = opts->ready_ns ? opts->ready_ns : READY_NS;
 	workers->retry_at = INT64_MAX;

@@ -59,6 +59,7 @@ struct ac__workers {
 	struct ac_runtime runtime; /* the plan's, unless that has none */
 	struct ac__template template;
 	pid_t (*start)(void *arg, unsigned worker, int fd); /* the user's, or NULL */
+	int (*ended)(void *arg, unsigned worker, struct ac_outcome *outcome); /* the same */
 	void *start_arg;
 	int64_t ready_ns;
 	unsigned starting, ready, unwatched, noted;

@@ -98,6 +98,7 @@ static void describe_end(struct ac__workers *workers, unsigned seat, struct ac__
 	end->was_ready = record->state == AC__RECORD_READY;
 	end->killed = record->killed;
 	end->orphaned = record->orphaned;
+	end->unseated = ac__seat_state(arena, seat) == AC__SEAT_INVITED;
 	end->refused = ac__seat_state(arena, seat) == AC__SEAT_REFUSED;
 	end->left = has_left_in_order(arena, seat, ending);
 	ending->seat = seat;

@@ -17,6 +17,7 @@ struct ac__worker_end {
 	unsigned seat;
 	struct ac__ending ending;
 	bool was_ready;
+	bool unseated;		/* it had not taken its seat yet: none of the user's work began */
 	bool killed;		/* by the owner */
 	bool not_forked;	/* the system refused to start it */
 	bool refused;		/* its initialiser failed; ending.text says what it said */

@@ -7,8 +7,6 @@
 #include "output.h"
 #include "workers_kill.h"
 
-#define RETRY_NS INT64_C(1000000000)
-
 /* The socket pair is there; the process is on its way from here on. */
 static void begin_record(struct ac__workers *workers, unsigned seat)
 {
@@ -203,9 +201,11 @@ int ac__workers_end_start(struct ac__workers *workers, const struct ac__start *s
 	return 0;
 }
 
-void ac__workers_retry_later(struct ac__workers *workers)
+void ac__workers_retry_later(struct ac__workers *workers, int64_t pause_ns)
 {
-	workers->retry_at = ac__sys_now() + RETRY_NS;
+	int64_t at = ac__sys_now() + pause_ns;
+
+	workers->retry_at = workers->retry_at == INT64_MAX ? at : AC__MAX(workers->retry_at, at);
 }
 
 /* Starts whose template is gone may never have been forked. */

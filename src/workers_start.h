@@ -29,8 +29,8 @@ int ac__workers_begin_start(struct ac__workers *workers, struct ac__start *start
 void ac__start_run(struct ac__workers *workers, struct ac__start *start);
 /* 0, or why it failed. */
 int ac__workers_end_start(struct ac__workers *workers, const struct ac__start *start);
-/* The next start is not before a second from now. */
-void ac__workers_retry_later(struct ac__workers *workers);
+/* The next start is not before pause_ns from now. */
+void ac__workers_retry_later(struct ac__workers *workers, int64_t pause_ns);
 /* Has any worker become ready since this was last asked? */
 bool ac__workers_take_got_ready(struct ac__workers *workers);
 /* Some start is under way that may yet succeed. */

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing import get_start_method, util
 from multiprocessing.process import BaseProcess
 
-from . import _core, crew, servers
+from . import _core, crew, errors, servers
 from .crew import Crew, Made, has_ended, pid_of
 from .descriptors import above_standard, standard_reserved
 from .waiting import SLICE
@@ -95,6 +95,35 @@ class StartedCrew(Crew):
                 os.close(fd)
         util.debug("added worker")
         self.reap_recorded()
+
+    def ended(
+        self, worker: int, pid: int, signum: int, exitcode: int
+    ) -> tuple[int, int, str, bool]:
+        """How a process ended before it took its seat (signum, exitcode: as the engine knows it): a
+        signal or 0, an exit code or -1, the same in words; and whether the start counts as
+        failed whatever the signal is. The extension calls it as it calls start."""
+        known: int | None = -signum if signum else exitcode
+        end = self._find_end(pid, worker)
+        if known == -1 and not signum:
+            known = self._ask_process(end) if end else None
+        text = errors.end_text(known)
+        if end and end.start_failure:
+            text = f"{text}: {end.start_failure}"
+        oom = known == -signal.SIGKILL and self._judge_oom(pid) is True
+        if known is None:
+            return 0, -1, errors.cut(text), False
+        return max(-known, 0), max(known, -1), errors.cut(text), oom
+
+    def _ask_process(self, end: crew.End) -> int | None:
+        """Its exit code, where a parent that is not this process (forkserver) reports it a moment
+        later. Not for ever: see _start_safely."""
+        while not crew.reaping.acquire(timeout=SLICE):
+            if self.terminated:
+                return None
+        try:
+            return end.reap(SLICE if self.terminated else 1.0)
+        finally:
+            crew.reaping.release()
 
     def _peak_of(self, peak_rss: int) -> int | None:
         """The worker's peak memory, or None. A process that was not forked from us begins with the

@@ -102,9 +102,10 @@ def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
 class End:
     """How a process ended that has left its seat, as far as it is known."""
 
-    def __init__(self, process: BaseProcess, stack: str | None) -> None:
+    def __init__(self, process: BaseProcess, written: str) -> None:
         self.name = process.name
-        self.stack = stack
+        self.stack = stacks.crash_stack(written)
+        self.start_failure = stacks.start_failure(written)
         self._process: BaseProcess | None = process  # until it has been reaped
         self._exitcode: int | None = None
 
@@ -194,7 +195,7 @@ class Crew:
             if worker in self._recorded:  # a first attempt to replace it failed
                 return
             self._recorded.add(worker)
-            end = End(process, stacks.crash_stack(self.stacks.take(worker)))
+            end = End(process, self.stacks.take(worker))
             self._unreaped.append(end)
             self._ends.pop(pid, None)
             self._ends[pid] = end
@@ -268,7 +269,7 @@ class Crew:
         ended_pid = self.ended_pid(process) if process is not None else 0
         with self._ends_lock:
             if ended_pid == pid and process is not None and worker not in self._recorded:
-                return End(process, stacks.crash_stack(self.stacks.peek(worker)))
+                return End(process, self.stacks.peek(worker))
             return self._ends.get(pid)
 
     def describe_template(self) -> str | None:

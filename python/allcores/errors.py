@@ -153,9 +153,23 @@ def from_code(code: int, name: str, text: str) -> BaseException:
     return OSError(-code, os.strerror(-code))
 
 
+def end_text(exitcode: int | None) -> str:
+    """How a worker ended that had no call, as the engine says it."""
+    if exitcode is None:
+        return "its worker ended; how is not known"
+    if exitcode >= 0:
+        return f"its worker exited with code {exitcode}"
+    return f"its worker was killed by signal {-exitcode} ({_signal.strsignal(-exitcode)})"
+
+
 def showable(text: str) -> str:
     """The text, with what can't be written as UTF-8 or in a C string in its escaped form."""
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+
+
+def cut(text: str) -> str:
+    """The same, at most 180 bytes, as the engine takes it."""
+    return showable(text).encode()[:180].decode(errors="ignore")
 
 
 def describe(function: object) -> str | None:

@@ -110,19 +110,40 @@ def task_stacks(text: str) -> str:
     return "\n".join(lines)
 
 
-def write_to(fd: int, worker: int) -> None:
-    """In a worker: write stacks to this file from now on, if possible. Takes over fd."""
+_START_FAILURE = "allcores: this worker can't start: "
+
+
+def start_failure(text: str) -> str | None:
+    """What a worker has written by write_start_failure."""
+    _, found, words = text.rpartition(_START_FAILURE)
+    return words.partition("\n")[0] if found else None
+
+
+def write_start_failure(fd: int, words: str) -> None:
+    """In a worker: say why it can't take its seat. fd: what write_to has returned."""
     if fd < 0:
         return
+    try:
+        os.write(fd, (_START_FAILURE + " ".join(words.split()) + "\n").encode())
+    except OSError:
+        pass  # the owner learns the exit code
+
+
+def write_to(fd: int, worker: int) -> int:
+    """In a worker: write stacks to this file from now on, if possible. Takes over fd. Return the
+    descriptor that is written to, or -1."""
+    if fd < 0:
+        return -1
     try:
         own = above_standard(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
         os.lseek(own, worker * AREA, os.SEEK_SET)
     except OSError:
-        return
+        return -1
     finally:
         os.close(fd)
     faulthandler.enable(own)
     faulthandler.register(SIGNAL, own)
+    return own
 
 
 def request(pid: int) -> bool:

@@ -16,7 +16,7 @@ from multiprocessing.reduction import DupFd, ForkingPickler
 
 from . import _core, stacks
 from .descriptors import above_standard
-from .errors import describe, showable
+from .errors import cut, describe
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -152,13 +152,17 @@ def main(
     seat: Seat, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
     """Take the seat, run the initializer, run calls until the worker is to exit."""
-    _set_up(seat)
-    stacks.write_to(seat.stacks_fd, seat.number)
+    fd = stacks.write_to(seat.stacks_fd, seat.number)
     try:
+        _set_up(seat)
         worker = seat.take()
     except ValueError:
         util.debug("the pool was closed before this worker took its seat")
         return
+    except BaseException as error:
+        # The owner may learn no more than the exit code otherwise.
+        stacks.write_start_failure(fd, _line(error))
+        raise
     if initializer is not None:
         worker.say(f"the initializer, {describe(initializer)}")
         try:
@@ -171,14 +175,17 @@ def main(
     util.debug("worker exits")
 
 
-def refusal(initializer: Callable[..., object], error: BaseException) -> str:
-    """Why a worker can't start, at most 180 bytes as UTF-8 without NUL."""
+def _line(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception:
         text = "(its text can't be made)"
-    line = f"initializer {describe(initializer)} raised {type(error).__name__}: {text}"
-    return showable(line).encode()[:180].decode(errors="ignore")
+    return cut(f"{type(error).__name__}: {text}")
+
+
+def refusal(initializer: Callable[..., object], error: BaseException) -> str:
+    """Why a worker can't start."""
+    return cut(f"initializer {describe(initializer)} raised {_line(error)}")
 
 
 # Where a call failed: enum stage in ext/worker.c.

@@ -32,6 +32,7 @@ static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, P
 {
 	if (tags == Py_None) {
 		opts->start = starter_start;
+		opts->ended = starter_ended;
 		opts->start_arg = self->explainer.crew;
 		return 0;
 	}

@@ -3,6 +3,7 @@
 #include "starter.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "errors.h"
 #include "undisturbed.h"
@@ -45,4 +46,36 @@ pid_t starter_start(void *crew, unsigned worker, int fd)
 	int r = run_undisturbed(ask_crew, &start);
 
 	return r < 0 ? r : start.pid;
+}
+
+struct end {
+	PyObject *crew;
+	unsigned worker;
+	struct ac_outcome *outcome;
+	int counts;
+};
+
+static void ask_crew_how(void *arg)
+{
+	struct end *end = arg;
+	struct ac_outcome *outcome = end->outcome;
+	PyObject *how = PyObject_CallMethod(end->crew, "ended", "Iiii", end->worker,
+					    (int)outcome->pid, outcome->signal,
+					    outcome->exit_code);
+	const char *text;
+
+	if (how && PyArg_ParseTuple(how, "iisp", &outcome->signal, &outcome->exit_code, &text,
+				    &end->counts))
+		snprintf(outcome->text, sizeof outcome->text, "%s", text);
+	Py_XDECREF(how);
+	if (PyErr_Occurred())
+		starter_note_failure(end->crew);
+}
+
+int starter_ended(void *crew, unsigned worker, struct ac_outcome *outcome)
+{
+	struct end end = { .crew = crew, .worker = worker, .outcome = outcome };
+
+	run_undisturbed(ask_crew_how, &end);
+	return end.counts;
 }

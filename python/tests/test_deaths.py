@@ -443,7 +443,39 @@ sys.stdin.readline()
         self.assertEqual((code, out, err), (0, "(1, '')\n(2, '')\n" * 2, ""))
 
 
-for_each_method(globals(), InTask, FromOutside, Initializers)
+@engine_only
+class CannotTakeTheirSeats(Case):
+    """Workers that fail on the way to their seats."""
+
+    PROGRAM = """
+import sys
+import allcores
+from allcores import _core
+
+def refuse(*args):
+    raise OSError(5, "no lifeline\\x00 for \\udcff this\\nprocess")
+
+if __name__ == "__main__":
+    try:
+        with allcores.get_context(sys.argv[1]).Pool(2) as pool:
+            pool.apply(abs, (1,))
+    except allcores.StartError as error:
+        print(error)
+else:
+    _core.Worker = refuse
+"""
+
+    def test_the_error_gives_the_cause(self):
+        if self.method == "fork":
+            self.skipTest("a forked worker has its seat already")
+        code, out, err = Script(self, self.PROGRAM, self.method).finish()
+        self.assertEqual(code, 0, err)
+        self.assertIn("exited with code 1: OSError: [Errno 5] no lifeline\\x00 for \\udcff this process",
+                      out)
+        self.assertNotIn("not known", out)
+
+
+for_each_method(globals(), InTask, FromOutside, Initializers, CannotTakeTheirSeats)
 
 if __name__ == "__main__":
     unittest.main()

@@ -28,6 +28,7 @@ enum behaviour {
 	IS_GONE_AT_ONCE,	/* the first, reaped; somebody else holds its socket */
 	WAITS_FIRST,		/* before it takes: 15 when told to leave */
 	IS_READY_LATE,
+	IS_HELD_FIRST,		/* before it takes its seat: while held is set */
 };
 
 /* Shared with all processes. */
@@ -39,11 +40,15 @@ static struct {
 	_Atomic unsigned refuses_from;	/* start fails from so many starts on; 0: never */
 	_Atomic pid_t holder;		/* of the socket of the first one */
 	_Atomic bool looked_enough;
+	_Atomic bool held;
+	_Atomic unsigned asked;		/* how often ended was called */
 	_Atomic unsigned waits[2];	/* that ended with: leave; there is work */
 	_Atomic unsigned units[100];	/* how often each was begun */
 } *seen;
 
 static bool without_pidfd, without_pid;
+/* ac_pool_opts.ended of the next pool. */
+static int (*ended)(void *arg, unsigned worker, struct ac_outcome *outcome);
 static struct ac_pool *pool;
 
 /* ---- the worker's side ---- */
@@ -143,6 +148,17 @@ static inline int serve(int fd)
 	return 0;
 }
 
+/* The library's threads, which may have forked this process, block all signals. */
+static inline void be_held(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	while (seen->held)
+		nap(MS);
+}
+
 static inline pid_t start_one_that_is_gone(void)
 {
 	pid_t pid = fork();
@@ -179,6 +195,8 @@ static inline pid_t start_worker(void *arg, unsigned worker, int fd)
 			_exit(9);
 		while (behaviour == NEVER_SITS_DOWN)
 			pause();
+		if (behaviour == IS_HELD_FIRST)
+			be_held();
 		_exit(serve(fd));
 	}
 	n = seen->starts++;
@@ -199,6 +217,7 @@ static inline void open_adopting(int workers, int64_t ready_ns, unsigned recycle
 				     .workers = workers,
 				     .start = start_worker,
 				     .start_arg = seen,
+				     .ended = ended,
 				     .ready_ns = ready_ns,
 				     .recycle = recycle };
 
@@ -237,10 +256,12 @@ static inline int set_up_without_pids(void **state)
 
 static inline int tear_down(void **state)
 {
+	seen->held = false;
 	ac_pool_close(pool);
 	pool = NULL;
 	reap_all();
 	without_pidfd = without_pid = false;
+	ended = NULL;
 	munmap(seen, sizeof *seen);
 	return help_tear_down(state);
 }

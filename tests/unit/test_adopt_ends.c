@@ -268,6 +268,140 @@ static void test_adopt_start_that_fails_while_another_comes(void **state)
 	assert_true(seen->starts >= 3 + 4); /* more refusals than fail a pool that has nobody */
 }
 
+/* ---- that others end before they have taken their seats ---- */
+
+/* A call that waits for its worker. */
+static struct ac_task *submit_to_held(int workers)
+{
+	struct ac_task *task;
+
+	seen->behaviour = IS_HELD_FIRST;
+	seen->held = true;
+	open_adopting(workers, 0, 0);
+	assert_int_equal(ac_pool_submit(pool, &task, HANDLER(HANDLE_ECHO), NULL, 0, NULL), 0);
+	return task;
+}
+
+static void kill_next(unsigned *killed, int signal)
+{
+	EVENTUALLY(seen->pids[*killed % 64] > 0);
+	assert_int_equal(kill(seen->pids[(*killed)++ % 64], signal), 0);
+}
+
+/* Twelve, where the third would be the last if it were the worker's own fault. */
+static void test_adopt_starts_ended_from_outside_are_tried_again(void **state)
+{
+	static const int signals[] = { SIGKILL, SIGTERM, SIGINT, SIGHUP };
+	unsigned killed = 0;
+	struct ac_task *task;
+
+	(void)state;
+	/* How a worker ended that has no known pid is not known, either. */
+	if (without_pid)
+		skip();
+	task = submit_to_held(4);
+	while (killed < 12)
+		kill_next(&killed, signals[killed % 4]);
+	seen->held = false;
+	assert_int_equal(status_of(task), 0);
+	ac_task_free(task);
+	assert_serves();
+	assert_true(seen->starts > 12);
+}
+
+/* Other signals are a process's own doing. (cmocka catches most of them in children, too.) */
+static void test_adopt_starts_that_crash_are_not(void **state)
+{
+	static const int signals[] = { SIGABRT, SIGTRAP, SIGXCPU };
+	unsigned killed = 0;
+	struct ac_task *task;
+
+	(void)state;
+	if (without_pid)
+		skip();
+	task = submit_to_held(1);
+	for (unsigned i = 0; i < COUNT(signals); i++)
+		kill_next(&killed, signals[i]);
+	assert_int_equal(status_of(task), AC_ESTART);
+	ac_task_free(task);
+	assert_int_equal(seen->starts, 3);
+}
+
+static int say_who_killed(void *arg, unsigned worker, struct ac_outcome *outcome)
+{
+	assert_ptr_equal(arg, seen);
+	assert_true(worker < 2);
+	assert_int_equal(outcome->status, AC_EDIED);
+	assert_true(without_pid || outcome->pid > 0);
+	/* The pool's lock is free. */
+	assert_int_equal(ac_pool_workers(pool, NULL, 0), 2);
+	seen->asked++;
+	outcome->signal = SIGTERM;
+	outcome->exit_code = -1;
+	snprintf(outcome->text, sizeof outcome->text, "the user sent SIGTERM");
+	return 0;
+}
+
+static int say_it_counts(void *arg, unsigned worker, struct ac_outcome *outcome)
+{
+	say_who_killed(arg, worker, outcome);
+	return 1;
+}
+
+/* These exit; but the user is believed. */
+static void test_adopt_user_says_that_others_ended_starts(void **state)
+{
+	struct ac_task *task;
+
+	(void)state;
+	seen->behaviour = DIES_AT_ONCE;
+	ended = say_who_killed;
+	open_adopting(2, 0, 0);
+	assert_int_equal(ac_pool_submit(pool, &task, HANDLER(HANDLE_ECHO), NULL, 0, NULL), 0);
+	EVENTUALLY(seen->asked >= 8);
+	seen->behaviour = SERVES;
+	assert_int_equal(status_of(task), 0);
+	ac_task_free(task);
+}
+
+static void test_adopt_user_says_that_starts_failed(void **state)
+{
+	struct ac_outcome outcome;
+	struct ac_task *task;
+
+	(void)state;
+	seen->behaviour = DIES_AT_ONCE;
+	ended = say_it_counts;
+	open_adopting(2, 0, 0);
+	assert_int_equal(ac_pool_submit(pool, &task, HANDLER(HANDLE_ECHO), NULL, 0, NULL), 0);
+	assert_int_equal(status_of(task), AC_ESTART);
+	assert_int_equal(ac_task_outcome(task, &outcome), 0);
+	assert_non_null(strstr(outcome.text, "the user sent SIGTERM"));
+	ac_task_free(task);
+	assert_true(seen->asked >= 3 && seen->asked <= 10);
+}
+
+/* It has begun: whatever it did there may be why it was killed. */
+static void test_adopt_starts_ended_while_they_get_ready_are_not(void **state)
+{
+	unsigned killed = 0;
+	struct ac_task *task;
+	struct ac_worker_stat stat;
+
+	(void)state;
+	seen->behaviour = NEVER_IS_READY;
+	open_adopting(1, 0, 0);
+	assert_int_equal(ac_pool_submit(pool, &task, HANDLER(HANDLE_ECHO), NULL, 0, NULL), 0);
+	while (killed < 3) {
+		EVENTUALLY(seen->starts > killed && ac_pool_workers(pool, &stat, 1) == 1 &&
+			   stat.pid == seen->pids[killed]);
+		nap(50 * MS);
+		kill_next(&killed, SIGKILL);
+	}
+	assert_int_equal(status_of(task), AC_ESTART);
+	ac_task_free(task);
+}
+
 /* ---- the owner's end ---- */
 
 static int be_owner(void *arg)
@@ -402,6 +536,11 @@ int main(void)
 		ADOPT_TEST(test_adopt_start_that_fails_later),
 		ADOPT_TEST(test_adopt_start_that_fails_on_the_way),
 		ADOPT_TEST(test_adopt_start_that_fails_while_another_comes),
+		ADOPT_TEST(test_adopt_starts_ended_from_outside_are_tried_again),
+		ADOPT_TEST(test_adopt_starts_that_crash_are_not),
+		ADOPT_TEST(test_adopt_starts_ended_while_they_get_ready_are_not),
+		ADOPT_TEST(test_adopt_user_says_that_others_ended_starts),
+		ADOPT_TEST(test_adopt_user_says_that_starts_failed),
 		ADOPT_TEST(test_adopt_workers_die_with_their_owner),
 		ADOPT_TEST(test_adopt_first_process_dies_with_its_owner),
 		ADOPT_TEST(test_adopt_first_process_that_left_lives_on),

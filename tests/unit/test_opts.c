@@ -32,7 +32,8 @@ AT(ac_pool_opts, flags, 68);
 AT(ac_pool_opts, start, 72);
 AT(ac_pool_opts, start_arg, 80);
 AT(ac_pool_opts, runtime, 88);
-SIZE(ac_pool_opts, 96);
+AT(ac_pool_opts, ended, 96);
+SIZE(ac_pool_opts, 104);
 
 AT(ac_map_opts, bound, 8);
 AT(ac_map_opts, bound_size, 16);
