@@ -9,6 +9,7 @@
  * The kernel may kill the template for want of memory, and the owner must not fork another one: it
  * may have threads by then. So the template forks a reserve, a copy of itself that waits on a
  * socket of its own. When the template ends the reserve is the template, and forks the next reserve.
+ * The first one is forked a moment after the pool was opened.
  */
 #ifndef AC__TEMPLATE_H
 #define AC__TEMPLATE_H

@@ -29,6 +29,9 @@
 /* Orders that can't be read for want of memory or descriptors are read again, for about two seconds. */
 #define READS_MOST 200
 #define READ_AGAIN_NS INT64_C(10000000)
+/* From the template's beginning to the first reserve. The owner waits for its first result meanwhile, and
+ * many a pool is closed before. */
+#define FIRST_RESERVE_NS INT64_C(50000000)
 /* From the end of a reserve to the next one: an owner without a free descriptor loses each at once. */
 #define RESERVE_NS INT64_C(500000000)
 #define SECOND_NS INT64_C(1000000000)
@@ -336,10 +339,10 @@ static void be_reserve(struct ac__template_server *server, struct ac__socket *so
 	memset(server->children, 0, server->seats * sizeof *server->children);
 	server->due = server->alive = 0;
 	server->needs_reserve = false;
+	server->reserve_at = 0;
 }
 
-/* Not before the owner has its first worker, which would wait. Without memory for it there is none
- * until the next worker is started. */
+/* Without memory for it there is none until the next worker is started. */
 static void make_reserve(struct ac__template_server *server)
 {
 	struct ac__socket socket;
@@ -415,6 +418,13 @@ static void rehearse(void)
 	ac__output_try_flush();
 }
 
+/* Handlers of other libraries (pthread_atfork) have run in this process, and some start threads. */
+static void count_threads(struct ac__template_server *server)
+{
+	if (!atomic_load(&server->pids[AC__OWNER_SEAT]))
+		atomic_store(&server->pids[AC__OWNER_SEAT], ac__procfs_threads(getpid()));
+}
+
 static void serve(struct ac__template_server *server)
 {
 	while (take_orders(server)) {
@@ -425,6 +435,8 @@ static void serve(struct ac__template_server *server)
 			make_reserve(server);
 		send_reports(server);
 		offer_reserve(server);
+		if (server->needs_reserve) /* it has started a worker */
+			count_threads(server);
 		sleep_for_news(server);
 	}
 }
@@ -445,8 +457,7 @@ void ac__template_serve(struct ac__template_server *server, const struct ac__tem
 	snprintf(name, sizeof name, "%.14s*", plan->name);
 	ac__sys_name(name);
 	rehearse();
-	/* Handlers of other libraries (pthread_atfork) have run here, and some start threads. */
-	atomic_store(&server->pids[AC__OWNER_SEAT], ac__procfs_threads(getpid()));
+	server->reserve_at = ac__sys_now() + FIRST_RESERVE_NS;
 	serve(server);
 	kill_reserve(server);
 	for (uint32_t seat = 0; seat < server->seats; seat++)

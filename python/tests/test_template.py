@@ -432,7 +432,7 @@ right = refused = 0
 for number in range(60):
     pool = context.Pool(2, maxtasksperchild=3)
     results = pool.map_async(tasks.square, range(40), 1)
-    time.sleep(number * number * 1e-5)
+    time.sleep(number * number * 4e-5)
     for pid in families.children():  # one: the template
         os.kill(pid, signal.SIGKILL)
     try:
