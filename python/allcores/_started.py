@@ -8,7 +8,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable
-from multiprocessing import get_start_method, util
+from multiprocessing import current_process, get_start_method, util
 from multiprocessing.process import BaseProcess
 
 from . import _core, crew, errors, servers
@@ -46,6 +46,10 @@ class StartedCrew(Crew):
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool, which starts all workers."""
+        # Process.start refuses that. A daemon that was forked has its parent's forkserver, which it
+        # must not ask for.
+        if self._method != "fork" and current_process().daemon:
+            raise AssertionError("daemonic processes are not allowed to have children")
         servers.prepare(self._method, self._mask)
         return _core.Pool(workers, recycle, self, result_type, None, False)
 
