@@ -63,6 +63,7 @@ struct ac__workers {
 	void *start_arg;
 	int64_t ready_ns;
 	unsigned starting, ready, unwatched, noted;
+	bool in_runtime;	/* a thread is in the runtime's function starting, without the lock */
 	bool template_noted;	/* the epoll says that something happened */
 	bool template_opening;	/* a thread forks it, without the lock */
 	bool start_lost;	/* it had ended before it could be told to start a worker */

@@ -66,6 +66,7 @@ static int begin_by_hook(struct ac__workers *workers, unsigned seat, struct ac__
 	record->starter = pthread_self();
 	record->in_start = true;
 	ac__forkguard_unlock();
+	workers->in_runtime = !workers->start;
 	*start = (struct ac__start){ .seat = seat, .process_end = record->socket.process_end };
 	return AC__START_RUN;
 }
@@ -109,6 +110,10 @@ int ac__workers_begin_start(struct ac__workers *workers, struct ac__start *start
 	if (!ac__workers_any_vacant(workers))
 		return AC__START_NONE;
 	if (workers->retry_at != INT64_MAX && workers->retry_at > ac__sys_now())
+		return AC__START_NONE;
+	/* One start at a time: the runtime's function may call the pool, which would start the next
+	 * worker inside of that call, and so on. The thread that is in it starts the others. */
+	if (workers->in_runtime)
 		return AC__START_NONE;
 	workers->retry_at = INT64_MAX;
 	/* What the template has sent is read first: it may have ended. */
@@ -185,7 +190,7 @@ int ac__workers_end_start(struct ac__workers *workers, const struct ac__start *s
 
 	if (!start->seat)
 		return end_template_start(workers, start->error);
-	record->in_start = false;
+	record->in_start = workers->in_runtime = false;
 	if (!workers->start)
 		return end_runtime_start(workers, start);
 	ac__forkguard_close(&record->socket.process_end);

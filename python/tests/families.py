@@ -18,6 +18,12 @@ def parent(pid):
         return int(file.read().rpartition(")")[2].split()[1])
 
 
+def state(pid):
+    """The letter that /proc has for the state of the process."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 def children():
     """The pids of this process's children, those too that wait to be reaped."""
     found = []
