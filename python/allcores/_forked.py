@@ -110,7 +110,8 @@ class WorkerPopen:
             end = self._core.worker_join(self._worker, self._tag, timeout)
         except RuntimeError:  # a forked child, to which the process is none of its own
             return None
-        if end is not None:
+        # Another thread may have asked, too, and in time: the engine remembers one end of a seat.
+        if end is not None and self._core is not None:
             self._note_end(*end)
         return self.returncode
 

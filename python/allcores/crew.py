@@ -207,7 +207,10 @@ class Crew:
         does it: a garbage collection in that thread may wait for this one."""
         if reaping.acquire(blocking=False):
             try:
-                self._unreaped = [end for end in self._unreaped if end.reap(0) is None]
+                # Others may append to the list meanwhile.
+                for end in [end for end in self._unreaped if end.reap(0) is not None]:
+                    if end in self._unreaped:
+                        self._unreaped.remove(end)
             finally:
                 reaping.release()
 

@@ -257,6 +257,33 @@ class Ended(Case):
             self.assertEqual(worker.exitcode, -signal.SIGKILL)
             self.wait_until(lambda: worker not in pool._pool, "a replacement")
 
+    @engine_only
+    def test_known_end_stays_known(self):
+        """The engine remembers the last end in a seat. A thread that wakes too late to be told how
+        its process ended leaves what another one has noted."""
+        if self.method != "fork":
+            self.skipTest("the worker is another process's child, or this one's")
+        pool = self.new_pool(1)
+        worker = pool._pool[0]
+        popen, core = worker._popen, pool._core
+
+        class Late:
+            """The engine, as a thread finds it that another one overtakes."""
+
+            def worker_join(self, *args):
+                worker.kill()
+                popen._core = core
+                popen.wait()
+                return 0, 0, -1
+
+            def worker_kill(self, *args):
+                return core.worker_kill(*args)
+
+        popen._core = Late()
+        self.assertEqual(worker._popen.wait(), -signal.SIGKILL)
+        self.assertEqual(worker.exitcode, -signal.SIGKILL)
+        self.assertIsNotNone(worker.pid)
+
     def test_signals_reach_no_stranger(self):
         """A pid that another process has by now is not the worker's any more."""
         if self.method == "forkserver":
