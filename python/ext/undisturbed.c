@@ -20,6 +20,39 @@ struct errand {
 	void *arg;
 };
 
+/* ref: a weak reference to a lock of importlib's. */
+static bool holds_lock(PyObject *ref)
+{
+	PyObject *lock = PyObject_CallNoArgs(ref);
+	PyObject *owner = lock && lock != Py_None ? PyObject_GetAttrString(lock, "owner") : NULL;
+	bool holds = owner && PyLong_Check(owner) &&
+		     PyLong_AsUnsignedLong(owner) == PyThread_get_thread_ident();
+
+	Py_XDECREF(owner);
+	Py_XDECREF(lock);
+	PyErr_Clear();
+	return holds;
+}
+
+/* Whether this thread is in the midst of an import. Another thread that pickles a function of that
+ * module would wait for the import's end. */
+static bool is_importing(void)
+{
+	PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
+	PyObject *importlib = PyMapping_GetItemString(modules, "_frozen_importlib");
+	PyObject *locks = importlib ? PyObject_GetAttrString(importlib, "_module_locks") : NULL;
+	PyObject *refs = locks ? PyMapping_Values(locks) : NULL;
+	bool holds = false;
+
+	for (Py_ssize_t i = 0; refs && !holds && i < PyList_GET_SIZE(refs); i++)
+		holds = holds_lock(PyList_GET_ITEM(refs, i));
+	Py_XDECREF(refs);
+	Py_XDECREF(locks);
+	Py_XDECREF(importlib);
+	PyErr_Clear();
+	return holds;
+}
+
 static void do_here(const struct errand *errand)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
@@ -52,13 +85,29 @@ static int do_in_thread(struct errand *errand)
 	return -r;
 }
 
+static bool must_do_here(void)
+{
+	PyObject *type, *value, *traceback;
+	PyGILState_STATE gil;
+	bool must;
+
+	if (!runs_handlers())
+		return true;
+	gil = PyGILState_Ensure();
+	PyErr_Fetch(&type, &value, &traceback);
+	must = is_importing();
+	PyErr_Restore(type, value, traceback);
+	PyGILState_Release(gil);
+	return must;
+}
+
 int run_undisturbed(void (*act)(void *arg), void *arg)
 {
 	struct errand errand = { act, arg };
 	PyGILState_STATE gil;
 	int r;
 
-	if (!runs_handlers()) {
+	if (must_do_here()) {
 		do_here(&errand);
 		return 0;
 	}

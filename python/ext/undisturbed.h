@@ -7,7 +7,9 @@
 
 /*
  * Call act(arg) with the GIL, in a thread that runs no signal handlers: in this one, or where
- * this is the main thread, in another one that this thread waits for. An exception that is
+ * this is the main thread, in another one that this thread waits for. While the main thread imports a
+ * module it does act itself, and handlers may run then: another thread could wait for the import.
+ * An exception that is
  * set in the calling thread stays set; act leaves none. Any thread, with the GIL or without it.
  * 0, or -errno: no thread could be started, and act was not called.
  */

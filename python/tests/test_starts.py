@@ -309,6 +309,33 @@ print(os.read(reading, 100) == bytes([signal.SIGUSR1]), signal.set_wakeup_fd(-1)
 
 
 @engine_only
+class Importing(Program):
+    """A module opens a pool while it is imported, with a function of its own as initializer: no other
+    thread can pickle that function before the import ends."""
+
+    MODULE = """
+import allcores, multiprocessing, sys
+def initialize():
+    pass
+if multiprocessing.current_process().name == "MainProcess":
+    with allcores.get_context(sys.argv[1]).Pool(2, initialize) as pool:
+        found = pool.map(abs, [-1, -2, -3, -4], 1)
+"""
+
+    def test_pool_of_a_module(self):
+        with open(f"{self.folder}/opener.py", "w") as file:
+            file.write(self.MODULE)
+        script = self.start("""
+print(flush=True)
+sys.path.insert(0, folder)
+import opener
+print(opener.found)
+""")
+        out, err = self.finish(script, 0)
+        self.assertEqual((out, err), ("[1, 2, 3, 4]\n", ""))
+
+
+@engine_only
 class HandlersInThreads(Case, unittest.TestCase):
     """A pool that a thread opens and uses, while the main thread does something else."""
 
@@ -337,7 +364,7 @@ class HandlersInThreads(Case, unittest.TestCase):
         self.assertEqual(came, [threading.main_thread().ident] * sent)
 
 
-for_each_method(globals(), BeforeReady, Daemons, Handlers)
+for_each_method(globals(), BeforeReady, Daemons, Handlers, Importing)
 
 if __name__ == "__main__":
     unittest.main()
