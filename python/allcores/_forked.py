@@ -81,9 +81,13 @@ class WorkerPopen:
 
     @property
     def pid(self) -> int | None:
-        """The process's id; waits until it was forked. None: it never was."""
+        """The process's id; waits until it was forked. None: it never was, or is not known in a
+        forked child, to which the process is none of its own."""
         if self._pid is None and self._core is not None:
-            self._pid = self._core.worker_pid(self._worker, self._tag)
+            try:
+                self._pid = self._core.worker_pid(self._worker, self._tag)
+            except RuntimeError:
+                return None
         return self._pid
 
     @property

@@ -94,6 +94,13 @@ class ForkedUsers(Case):
         tasks.touch(go)
         self.assertEqual([r.get(PATIENCE) for r in results], [5, [None]])
 
+    def test_process_objects_in_a_forked_child(self):
+        """They can be shown there, although nobody has asked for the pids before."""
+        pool = self.new_pool(2)
+        shown = in_fork(lambda: [repr(worker) for worker in pool._pool])
+        self.assertEqual(shown.count("PoolWorker"), 2, shown)
+        self.assertEqual(in_fork(lambda: {worker.exitcode for worker in pool._pool}), "{None}")
+
     def test_child_that_ends_the_pool(self):
         pool = self.new_pool(2)
         numbers = pids(pool)
