@@ -209,12 +209,14 @@ def _warn_of_threads() -> None:
     if threads > 1:
         import warnings
 
-        warnings.warn(
+        text = (
             f"This process (pid={os.getpid()}) is multi-threaded, "
-            "use of fork() may lead to deadlocks in the child.",
-            DeprecationWarning,
-            stacklevel=2,
+            "use of fork() may lead to deadlocks in the child."
         )
+        try:
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+        except DeprecationWarning:
+            pass  # filters make an error of it: os.fork, too, has forked then and goes on
 
 
 def _keep_tracker(keep: bool) -> None:

@@ -309,6 +309,44 @@ print(os.read(reading, 100) == bytes([signal.SIGUSR1]), signal.set_wakeup_fd(-1)
 
 
 @engine_only
+class Many(Program, unittest.TestCase):
+    """Replacements by fork, of which many are due at once."""
+
+    method = "fork"
+
+    def test_all_workers_killed_at_once(self):
+        """One start after the other: not one within the other, which would take the more of the stack
+        the more workers there are."""
+        script = self.start("""
+pool = context.Pool(100)
+tell(pool)
+pids, last = families.pids(pool), pool._pool[-1]
+depth, deepest, prepare = 0, 0, pool._crew.prepare
+def measure(worker):
+    global depth, deepest
+    depth += 1
+    deepest = max(depth, deepest)
+    try:
+        return prepare(worker)
+    finally:
+        depth -= 1
+pool._crew.prepare = measure
+os.kill(families.template(pool), signal.SIGSTOP)
+template = families.template(pool)
+for pid in pids:
+    os.kill(pid, signal.SIGKILL)
+for pid in pids:
+    families.wait(lambda: families.state(pid) == "Z", "a dead worker")
+os.kill(template, signal.SIGCONT)
+print(pool.map(tasks.square, range(3), 1))
+families.wait(lambda: last not in pool._pool and pool._core.stat(), "the last replacement")
+print(deepest, pool._crew.failure)
+""", "import families\n")
+        out, err = self.finish(script, 0)
+        self.assertEqual((out.splitlines(), err), (["[0, 1, 4]", "1 None"], ""))
+
+
+@engine_only
 class Importing(Program):
     """A module opens a pool while it is imported, with a function of its own as initializer: no other
     thread can pickle that function before the import ends."""

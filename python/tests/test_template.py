@@ -58,36 +58,6 @@ print(set(pool.map(lifecycle.parent, range(24), 1)) == {before}, before == os.ge
 """)
         self.assertEqual(lines, ["True", "True False"])
 
-    def test_all_workers_killed_at_once(self):
-        """One start after the other: not one within the other, which would take the more of the stack
-        the more workers there are."""
-        lines = self.tell("""
-pool = context.Pool(100)
-tell(pool)
-pids, last = families.pids(pool), pool._pool[-1]
-depth, deepest, prepare = 0, 0, pool._crew.prepare
-def measure(worker):
-    global depth, deepest
-    depth += 1
-    deepest = max(depth, deepest)
-    try:
-        return prepare(worker)
-    finally:
-        depth -= 1
-pool._crew.prepare = measure
-os.kill(families.template(pool), signal.SIGSTOP)
-template = families.template(pool)
-for pid in pids:
-    os.kill(pid, signal.SIGKILL)
-for pid in pids:
-    families.wait(lambda: families.state(pid) == "Z", "a dead worker")
-os.kill(template, signal.SIGCONT)
-print(pool.map(tasks.square, range(3), 1))
-families.wait(lambda: last not in pool._pool and pool._core.stat(), "the last replacement")
-print(deepest, pool._crew.failure)
-""")
-        self.assertEqual(lines, ["[0, 1, 4]", "1 None"])
-
     def test_owner_has_no_other_child(self):
         """Not even one that waits to be reaped, and none when the pool is closed."""
         lines = self.tell("""
@@ -307,6 +277,19 @@ with warnings.catch_warnings(record=True) as warned:
     pool.join()
 """)
         self.assertEqual(lines, ["1 {'DeprecationWarning'}", "1"])
+
+    def test_warning_that_is_an_error(self):
+        """As with os.fork: the pool is open, and no error comes."""
+        lines = self.tell("""
+import warnings
+warnings.simplefilter("error", DeprecationWarning)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+pool = context.Pool(2)
+tell(pool)
+print(pool.map(tasks.square, range(3)))
+pool.terminate()
+""")
+        self.assertEqual(lines, ["[0, 1, 4]"])
 
     @unittest.skipIf(sys.version_info < (3, 12), "Python warns of that since 3.12")
     def test_no_warning_without_threads(self):
