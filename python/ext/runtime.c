@@ -48,16 +48,16 @@ static void ask_crew(void *arg)
 	if (tag)
 		start->tag = PyLong_AsUnsignedLongLong(tag);
 	Py_XDECREF(tag);
-	if (!PyErr_Occurred())
-		return;
-	start->error = -EAGAIN;
-	starter_note_failure(start->crew);
+	if (PyErr_Occurred())
+		starter_note_failure(start->crew);
+	else
+		start->error = 0;
 }
 
 static int starting(void *arg, unsigned worker, uint64_t *tag)
 {
 	struct runtime *self = arg;
-	struct start start = { .crew = self->crew, .worker = worker };
+	struct start start = { .crew = self->crew, .worker = worker, .error = -EAGAIN };
 	int r;
 
 	/* One thread at a time starts a process for this worker. */

@@ -164,8 +164,8 @@ for how in "kill", "os._exit", "segv":
         pool.apply(tasks.die, (how,))
     except allcores.WorkerDied as error:
         print(error.exitcode)
-worker = pool._pool[0]
 print(squares(pool))
+worker = pool._pool[0]  # now it is the last replacement
 pool.close()
 pool.join()
 print(worker.exitcode)
