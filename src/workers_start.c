@@ -28,8 +28,9 @@ static void begin_record(struct ac__workers *workers, unsigned seat)
 
 static void undo_record(struct ac__workers *workers, unsigned seat)
 {
-	static const struct ac__ending never = { .status = AC_ESTART, .exit_code = -1 };
 	struct ac__worker_record *record = &workers->records[seat];
+	/* In a pool that closes it has left before it came. */
+	struct ac__ending never = { .status = AC_ESTART, .exit_code = workers->leaving ? 0 : -1 };
 
 	ac__workers_note_last(record, &never);
 	ac__workers_close_record(workers, record);

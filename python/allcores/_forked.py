@@ -278,6 +278,8 @@ class ForkedCrew(Crew):
     def prepare(self, worker: int) -> int:
         """Make the Process object of a worker that replaces another, and return its tag. The extension
         calls it in a thread that runs no signal handlers."""
+        # The engine knows how the last process of a seat has ended, not those before it.
+        has_ended(self.processes[worker])
         self.record_end(worker)
         process, _ = self._make()
         assert self._core is not None

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A user's forks: in the owner, and inside tasks. The child is nobody and harms nobody. */
-#include "pool_help.h"
+#include "alone_help.h"
 
 static struct ac_pool *pool; /* two workers */
 
@@ -554,6 +554,7 @@ static void test_fork_worker_lost_with_its_parent_is_replaced(void **state)
 	(void)state;
 	assert_int_equal(ac_pool_call(one, tell_family, NULL, 0, pids, &len, NULL), 0);
 	assert_true(pids[1] > 1 && pids[1] != getpid());
+	EVENTUALLY(has_reserve(one));
 	kill(pids[0], SIGKILL);
 	EVENTUALLY(!is_alive(pids[0]));
 	kill(pids[1], SIGKILL);
