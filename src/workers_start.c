@@ -169,14 +169,15 @@ static void watch_user_started(struct ac__workers *workers, unsigned seat)
 	ac__workers_set_unwatched(workers, record, !watched || (record->pid && record->pidfd < 0));
 }
 
-/* The template and its reserve may have been lost meanwhile. */
+/* The template and its reserve may have been lost meanwhile, or told to leave: then nobody would read
+ * the order. */
 static int end_runtime_start(struct ac__workers *workers, const struct ac__start *start)
 {
 	struct ac__worker_record *record = &workers->records[start->seat];
 	int r = start->error;
 
 	record->tag = start->tag;
-	if (r == 0 && ac__workers_has_template(workers))
+	if (r == 0 && ac__workers_has_template(workers) && !workers->leaving)
 		r = start_by_template(workers, start->seat);
 	else
 		undo_record(workers, start->seat);
