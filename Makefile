@@ -47,7 +47,7 @@ demo: ## show what it does
 
 test: export CC := gcc
 test: ## run all tests: gcc, clang, sanitizers, valgrind, every Python that is found
-	@echo "make test: builds with gcc, clang and sanitizers, then all tests: 6 to 7 minutes on 2 idle cores"
+	@echo "make test: builds with gcc, clang and sanitizers, then all tests: 8 to 9 minutes on 2 idle cores"
 	@CC=gcc PYTHON=$(PYTHON) tools/setup test
 	@echo "interpreters: $$(tools/pythons --versions $(PYTHON))"
 	@CC=gcc $(CONFIGURE) build/gcc -Dtests=true -Dpython="$$(tools/pythons $(PYTHON))"
