@@ -708,8 +708,8 @@ struct ac_runtime {
  * -EINVAL, AC_EFORK.
  */
 /* Its pid, also after its end. Waits until it has been forked, which takes some milliseconds at
- * most. -EINTR with AC_POOL_INTERRUPTIBLE. While it has not been told to be over (ac_pool_worker_join) no other process
- * gets this pid. */
+ * most. -EINTR with AC_POOL_INTERRUPTIBLE. Until the pool has noticed the end of the worker (then
+ * ac_pool_worker_join returns) no other process gets this pid. */
 AC_API pid_t ac_pool_worker_pid(struct ac_pool *pool, unsigned worker, uint64_t tag);
 /* Wait for its end: 0 and *outcome (may be NULL): signal or exit_code, pid and peak_rss. Both
  * signal 0 and exit_code -1: it ended, but how is not known (its template was lost). -ETIMEDOUT,
