@@ -170,6 +170,8 @@ class Ended(Case):
         pool = self.new_pool(2)
         for how, expected in tasks.DEATHS.items():
             with self.subTest(how):
+                self.wait_until(lambda: not any(worker.exitcode for worker in pool._pool),
+                                "a replacement")
                 before = {worker.pid: worker for worker in pool._pool}
                 with self.assertRaises(allcores.WorkerDied) as caught:
                     pool.apply(tasks.die, (how,))

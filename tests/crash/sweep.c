@@ -361,8 +361,8 @@ void sweep_run(const struct sweep *sweep)
 	runs = run_places(sweep, &path, &places, &missed);
 	crash_note("%u steps, %u of them places, %u merged; %u runs, missed %u (%u in the engine)",
 		   path.count, chosen, places.merged, runs, missed.all, missed.engine);
-	/* A sweep that comes to no place shows nothing. */
-	CHECK(runs > missed.all && missed.all <= 2 + runs / 4);
+	/* A sweep that comes to no place shows nothing. On a busy machine a short one may miss many. */
+	CHECK(runs > missed.all && missed.all <= 8 + runs / 4);
 	free(places.steps);
 	trace_forget(&path);
 }
