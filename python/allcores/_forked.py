@@ -16,7 +16,6 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import context as _stdlib_context
 from multiprocessing import get_start_method, popen_fork, util
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
@@ -43,12 +42,12 @@ def _forks_by_stdlib(cls: type[BaseProcess]) -> bool:
     Debuggers (pydevd) and gevent replace a part of it, and rely on its being called."""
     import posix
 
-    popen = cls.__dict__.get("_Popen") or getattr(cls, "_Popen", None)
+    popen = getattr(cls, "_Popen", None)
     return (
         os.fork is posix.fork
         and cls.start is BaseProcess.start
         and _is_from("multiprocessing.process", cls.start)
-        and _is_from("multiprocessing.context", getattr(popen, "__func__", popen))
+        and _is_from("multiprocessing.context", popen)
         and _is_from("multiprocessing.popen_fork", getattr(popen_fork.Popen, "_launch", None))
     )
 
