@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from . import _core, crew, errors, servers
 from .crew import Crew, Made, has_ended, pid_of
 from .descriptors import above_standard, standard_reserved
-from .waiting import SLICE
+from ._interruptible import SLICE
 
 
 def _method_of(process: BaseProcess) -> str:

@@ -131,15 +131,16 @@ class BrokenPool(ProcessError):
     """The pool's shared memory is damaged."""
 
 
+FORKED = "this pool belongs to the process that opened it: a forked child opens its own"
+
+
 def from_code(code: int, name: str, text: str) -> BaseException:
     """The exception for a code of the engine: its number, its name, and a text with details."""
     match name:
         case "AC_ECLOSED":
             return ValueError("Pool not running")
         case "AC_EFORK":
-            return RuntimeError(
-                "this pool belongs to the process that opened it: a forked child opens its own"
-            )
+            return RuntimeError(FORKED)
         case "AC_ESTART":
             return StartError(text)
         case "AC_ECANCELED":

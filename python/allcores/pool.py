@@ -3,35 +3,33 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
+import os
 import sys
 import threading
 import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import get_context, util
 from multiprocessing.process import BaseProcess
 from types import FunctionType
 
 from . import _core
-from .chunks import GivenChunks, MeasuredChunks, nominal_size
+from ._chunk_sizes import GivenChunks, MeasuredChunks, nominal_size
+from ._driver import CallbackThread, Driver
 from ._forked import ForkedCrew, can_fork
+from ._imap import ImapJob, ImapResults
+from ._jobs import CallJob, MapJob
+from ._results import AsyncResult, JobResult, MapResult
+from ._submitting import Submitting
+from ._unfinished import Unfinished
 from .crew import Crew, make_process
-from .errors import advise
-from .handler import Handler
-from .imap import IMapIterator, IMapUnorderedIterator, Source
-from .intake import Intake
-from .results import AsyncResult, CallResult, MapResult, run_given
+from .errors import FORKED, advise
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
+    from typing import Any
 
-    from .results import Callback
-
-    _Returned = TypeVar("_Returned")
+    from ._results import Callback
 
 __all__ = ["Pool", "ThreadPool"]
 
@@ -41,8 +39,6 @@ CLOSE = "CLOSE"
 TERMINATE = "TERMINATE"
 
 PACES_MOST = 256
-
-atexit.register(_core.forget)
 
 ApplyResult = AsyncResult
 
@@ -54,43 +50,6 @@ def __getattr__(name: str) -> Any:
     from multiprocessing import pool
 
     return getattr(pool, name)
-
-
-class _Unfinished(Mapping[int, object]):
-    """Pool._cache: its length is the number of unfinished jobs. Of these it holds the jobs that
-    consist of many calls; single calls are only counted."""
-
-    def __init__(self, core: _core.Pool) -> None:
-        self._core = core
-        # Not a WeakSet: iterating over one fails when another thread adds to it.
-        self._jobs: dict[int, weakref.ref[MapResult | Source]] = {}
-        self._numbers = count()
-        self._most = 16  # references; at that number the dead ones are removed
-
-    def add(self, job: MapResult | Source) -> None:
-        """Add a map, or the source of an imap."""
-        if len(self._jobs) >= self._most:
-            for number, reference in list(self._jobs.items()):
-                if reference() is None:
-                    self._jobs.pop(number, None)
-            self._most = 2 * len(self._jobs) + 16
-        self._jobs[next(self._numbers)] = weakref.ref(job)
-
-    def _unfinished(self) -> list[MapResult | Source]:
-        jobs = (reference() for reference in list(self._jobs.values()))
-        return [job for job in jobs if job is not None and not job.is_finished()]
-
-    def __getitem__(self, key: int) -> object:
-        return self._unfinished()[key]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self._unfinished())))
-
-    def __len__(self) -> int:
-        jobs = self._unfinished()
-        stat = self._core.stat()
-        single = stat["waiting"] + stat["running"] - sum(job.calls_under_way() for job in jobs)
-        return max(single, 0) + len(jobs)
 
 
 class Pool:
@@ -128,6 +87,7 @@ class Pool:
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        self._owner = os.getpid()
         self._processes = processes
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
@@ -138,18 +98,18 @@ class Pool:
         except BaseException as error:  # also what a signal handler raises, in any line of it
             self._crew.stop(self.__dict__.get("_core"))
             raise advise(self._crew.failure or error) from None
-        self._paces: dict[object, float] = {}  # nanoseconds per item, by function
+        self._paces = _Paces()
         self._state = RUN
 
     def _open(self, processes: int) -> None:
         self._core = self._crew.open(processes, self._maxtasksperchild or 0, AsyncResult)
-        self._intake = Intake()
-        self._handler = Handler(self._core, self._intake)
-        self._cache = _Unfinished(self._core)
+        self._submitting = Submitting()
+        self._callbacks = CallbackThread(self._core, self._submitting)
+        self._cache = Unfinished(self._core)
         self._terminate = util.Finalize(
             self,
             _finalize,
-            args=(self._core, self._crew, self._intake, self._handler),
+            args=(self._core, self._crew, self._submitting, self._callbacks),
             exitpriority=15,
         )
 
@@ -187,9 +147,17 @@ class Pool:
         return self
 
     def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.terminate()
+        if os.getpid() == self._owner:  # a forked child leaves the block, too: the pool goes on
+            self.terminate()
+
+    def _check_owner(self) -> None:
+        """The first step of every public method. A forked child has the pool's locks and threads as
+        they were at the fork, and none of its processes."""
+        if os.getpid() != self._owner:
+            raise RuntimeError(FORKED)
 
     def _check_running(self) -> None:
+        self._check_owner()
         if self._state != RUN:
             raise ValueError("Pool not running")
 
@@ -219,12 +187,11 @@ class Pool:
     ) -> AsyncResult:
         """Call func(*args, **kwds) in a worker and return at once. callback(value) or
         error_callback(exception) runs in a thread of the pool before the result is ready."""
-        if self._state != RUN:
-            raise ValueError("Pool not running")
+        self._check_running()
         if callback is None and error_callback is None:
             return self._core.submit(self, func, args, kwds)  # type: ignore[no-any-return]
-        result = CallResult(self, func, callback, error_callback)
-        self._handler.call(result, func, args, kwds)
+        result = JobResult(self, func, callback, error_callback)
+        self._callbacks.call(CallJob(func, result), func, args, kwds)
         return result
 
     # ---- maps ----
@@ -271,25 +238,23 @@ class Pool:
         """Start a starmap and return at once: see map_async."""
         return self._map_async(func, iterable, True, chunksize, callback, error_callback)
 
-    def _make_map(
+    def _map_job(
         self,
         func: Callable[..., Any],
-        items: Sequence[Any],
+        iterable: Iterable[Any],
         star: bool,
         chunksize: int | None,
-        callback: Callback = None,
-        error_callback: Callback = None,
-    ) -> MapResult:
-        # maxtasksperchild counts calls, so with it chunks have the standard library's size.
-        nominal = chunksize or nominal_size(len(items), self._processes) or 1
+    ) -> MapJob:
+        self._check_running()
+        _check_chunksize(chunksize)
+        items = _as_sequence(iterable)
         chunks: GivenChunks | MeasuredChunks
         if chunksize is None and self._maxtasksperchild is None:
-            chunks = MeasuredChunks(self._processes, self._pace_of(func))
+            chunks = MeasuredChunks(self._processes, self._paces.get(func))
         else:
-            chunks = GivenChunks(nominal, self._processes)
-        return MapResult(
-            self, self._processes, func, items, star, chunks, nominal, callback, error_callback
-        )
+            # maxtasksperchild counts calls, so with it chunks have the standard library's size.
+            chunks = GivenChunks(chunksize or nominal_size(len(items), self._processes))
+        return MapJob(self._core, self._processes, func, items, star, chunks)
 
     def _map(
         self,
@@ -298,38 +263,28 @@ class Pool:
         star: bool,
         chunksize: int | None,
     ) -> list[Any]:
-        self._check_running()
-        items = _as_sequence(iterable)
-        _check_chunksize(chunksize)
-        if not items:
+        job = self._map_job(func, iterable, star, chunksize)
+        if job.is_complete():
             return []
-        if chunksize is not None:
-            size = chunksize
-            return self._feed(object(), lambda: run_given(self._core, func, items, star, size))
-        result = self._make_map(func, items, star, chunksize)
-        self._cache.add(result)
-        self._feed(result, lambda: result.run(self._core))
-        self._remember_pace(func, result)
-        return result.get()  # type: ignore[no-any-return]
+        self._cache.add(job)
+        self._drive(job)
+        self._paces.note(func, job.chunks)
+        success, value = job.outcome()
+        if success:
+            return value  # type: ignore[no-any-return]
+        raise value
 
-    def _feed(self, feeder: object, run: Callable[[], _Returned]) -> _Returned:
-        """Call run(), which goes on submitting work also after the pool was closed."""
+    def _drive(self, job: MapJob) -> None:
+        """Drive a job to its end in this thread, over a stream of its own."""
+        driver = Driver(self._core.stream(), self._submitting)
         try:
-            self._intake.enter(feeder)
-            return run()
+            self._submitting.enter(job)
+            driver.add(job)
+            driver.run(until=job)
         finally:
-            self._intake.forget(feeder)
-            self._intake.leave(feeder)
-
-    def _pace_of(self, func: Callable[..., Any]) -> float | None:
-        return self._paces.get(func) if isinstance(func, FunctionType) else None
-
-    def _remember_pace(self, func: Callable[..., Any], result: MapResult) -> None:
-        """Keep the time per item as a first guess for the next map of this function."""
-        if isinstance(func, FunctionType) and isinstance(result.chunks, MeasuredChunks):
-            if len(self._paces) >= PACES_MOST:
-                self._paces.clear()
-            self._paces[func] = result.chunks.item_ns
+            self._submitting.forget(job)
+            self._submitting.leave(job)
+            driver.stream.close()
 
     def _map_async(
         self,
@@ -340,47 +295,42 @@ class Pool:
         callback: Callback,
         error_callback: Callback,
     ) -> MapResult:
-        self._check_running()
-        items = _as_sequence(iterable)
-        _check_chunksize(chunksize)
-        result = self._make_map(func, items, star, chunksize, callback, error_callback)
-        if items:
-            self._cache.add(result)
-            self._handler.map(result)
+        job = self._map_job(func, iterable, star, chunksize)
+        result = MapResult(self, job, func, callback, error_callback)
+        if not job.is_complete():
+            job.result = result
+            self._cache.add(job)
+            self._callbacks.map(job)
         return result
 
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
-    ) -> Iterator[Any]:
+    ) -> ImapResults:
         """An iterator over the results, in the input's order. The input is read a bounded
         number of items ahead of the results that were taken."""
-        return self._imap(IMapIterator, func, iterable, chunksize)
+        return self._imap(func, iterable, chunksize, True)
 
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
-    ) -> Iterator[Any]:
+    ) -> ImapResults:
         """imap, with the results in the order in which they arrive."""
-        return self._imap(IMapUnorderedIterator, func, iterable, chunksize)
+        return self._imap(func, iterable, chunksize, False)
 
     def _imap(
         self,
-        kind: type[IMapUnorderedIterator],
         func: Callable[[Any], Any],
         iterable: Iterable[Any],
         chunksize: int,
-    ) -> Iterator[Any]:
+        ordered: bool,
+    ) -> ImapResults:
         self._check_running()
-        if chunksize < 1:
-            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        _check_chunksize(chunksize)
         chunk = 0 if chunksize == 1 else chunksize
-        source = Source(
-            self._core, self._intake, self._processes, func, iterable, chunk
+        job = ImapJob(
+            self._core, self._submitting, self._processes, func, iterable, chunk, ordered
         )
-        self._cache.add(source)
-        results = kind(self, source)
-        if chunksize == 1:
-            return results
-        return (item for chunk in results for item in chunk)
+        self._cache.add(job)
+        return ImapResults(self, job)
 
     # ---- what the workers are doing ----
 
@@ -390,6 +340,7 @@ class Pool:
         one second at most."""
         from .dump import describe_pool  # here, since most programs never need it
 
+        self._check_owner()
         text = describe_pool(self._core, self._crew, self._processes)
         (file or sys.stderr).write(f"{self!r}\n{text}")
 
@@ -397,13 +348,15 @@ class Pool:
 
     def close(self) -> None:
         """Accept no more work. The work that was submitted is done."""
+        self._check_owner()
         if self._state == RUN:
             self._state = CLOSE
         if self._state == CLOSE:  # also when repeated after a Ctrl-C came between these lines
-            self._intake.close(self._core.shut)
+            self._submitting.close(self._core.shut)
 
     def terminate(self) -> None:
         """Stop now: unfinished calls fail with TaskCancelled, the workers are killed."""
+        self._check_owner()
         self._state = TERMINATE
         self._crew.terminated = True
         # The engine first. The finalizer runs only once: if a Ctrl-C cut it short before it had
@@ -414,51 +367,83 @@ class Pool:
     def join(self) -> None:
         """Wait until all work is done, all callbacks have returned and all workers have exited.
         Only after close or terminate."""
+        self._check_owner()
         if self._state == RUN:
             raise ValueError("Pool is still running")
         if self._state not in (CLOSE, TERMINATE):
             raise ValueError("In unknown state")
         self.close()
-        _finish(self._core, self._crew, self._intake, self._handler)
+        _finish(self._core, self._crew, self._submitting, self._callbacks)
+
+
+class _Paces:
+    """How long items of the latest maps took: first guesses for the next map of the same function."""
+
+    def __init__(self) -> None:
+        self._paces: dict[FunctionType, float] = {}  # nanoseconds
+
+    def get(self, function: object) -> float | None:
+        """The time of an item, if it is known."""
+        return self._paces.get(function) if isinstance(function, FunctionType) else None
+
+    def note(self, function: object, chunks: GivenChunks | MeasuredChunks) -> None:
+        """A map of this function has ended."""
+        if not isinstance(function, FunctionType) or not isinstance(chunks, MeasuredChunks):
+            return
+        if chunks.pace is not None:
+            if len(self._paces) >= PACES_MOST:
+                self._paces.clear()
+            self._paces[function] = chunks.pace
 
 
 def _as_sequence(iterable: Iterable[Any]) -> Sequence[Any]:
-    """The items as a sequence, of which slices can be taken. A map reads its whole input first."""
-    return iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
+    """The items, which nobody changes while they are submitted. A map reads its whole input first.
+    Subclasses of list and tuple may iterate in a way of their own."""
+    if type(iterable) is tuple or type(iterable) is range:
+        return iterable
+    return list(iterable)
 
 
 def _check_chunksize(chunksize: int | None) -> None:
-    if chunksize is not None and chunksize < 1:
-        raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+    if chunksize is None:
+        return
+    if not isinstance(chunksize, int):
+        raise TypeError(f"Chunksize must be an integer, not {type(chunksize).__name__}")
+    if chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
 
 
-def _finish(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+def _finish(
+    core: _core.Pool, crew: Crew, submitting: Submitting, callbacks: CallbackThread
+) -> None:
     """Wait until all work of a closed pool is done and its workers have exited."""
-    for feeder in intake.feeders():
-        if isinstance(feeder, Source):
-            feeder.read_to_end()
-    intake.wait()
+    for job in submitting.jobs():
+        if isinstance(job, ImapJob):
+            job.read_to_end()
+    submitting.wait()
     core.join()
-    handler.end()
-    handler.join()
+    callbacks.end()
+    callbacks.join()
     crew.reap(10)
 
 
-def _finalize(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+def _finalize(
+    core: _core.Pool, crew: Crew, submitting: Submitting, callbacks: CallbackThread
+) -> None:
     """Finalizer of a pool. Runs at interpreter exit, after terminate(), or when the pool is
     garbage-collected. Only in the last case do submitted tasks finish first."""
     if crew.terminated or util.is_exiting() or not _has_work(core):
-        _terminate_pool(core, crew, intake, handler)
+        _terminate_pool(core, crew, submitting, callbacks)
         return
     at_exit = util.Finalize(
-        None, _terminate_pool, args=(core, crew, intake, handler), exitpriority=15
+        None, _terminate_pool, args=(core, crew, submitting, callbacks), exitpriority=15
     )
 
     def finish() -> None:
         try:
-            _stop_sources(intake)  # items that were not read yet were not submitted
-            intake.close(core.shut)
-            _finish(core, crew, intake, handler)
+            _stop_imaps(submitting)  # items that were not read yet were not submitted
+            submitting.close(core.shut)
+            _finish(core, crew, submitting, callbacks)
         finally:
             at_exit.cancel()
 
@@ -468,10 +453,10 @@ def _finalize(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) ->
         at_exit()
 
 
-def _stop_sources(intake: Intake) -> None:
-    for feeder in intake.feeders():
-        if isinstance(feeder, Source):
-            feeder.stop()
+def _stop_imaps(submitting: Submitting) -> None:
+    for job in submitting.jobs():
+        if isinstance(job, ImapJob):
+            job.stop()
 
 
 def _has_work(core: _core.Pool) -> bool:
@@ -482,13 +467,15 @@ def _has_work(core: _core.Pool) -> bool:
     return stat["waiting"] + stat["running"] > 0
 
 
-def _terminate_pool(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+def _terminate_pool(
+    core: _core.Pool, crew: Crew, submitting: Submitting, callbacks: CallbackThread
+) -> None:
     """Cancel all calls, kill the workers, and wait for their exit, at most 10 seconds."""
     util.debug("terminating pool")
     crew.terminated = True
     core.terminate()
-    _stop_sources(intake)
-    intake.clear()
-    handler.end()
+    _stop_imaps(submitting)
+    submitting.clear()
+    callbacks.end()
     core.join(10)
     crew.reap(1)

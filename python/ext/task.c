@@ -132,15 +132,13 @@ void task_set_result(struct task_object *self, PyObject *value, bool failed)
  * the result meanwhile. */
 static void decode(struct task_object *self)
 {
-	int64_t elapsed_ns;
+	struct response head;
 	PyObject *value;
-	bool failed;
 
 	self->users++;
-	value = outcome_value(self->dropped->explainer, self->task, self->function, &failed,
-			      &elapsed_ns);
+	value = outcome_value(self->dropped->explainer, self->task, self->function, &head);
 	self->users--;
-	task_set_result(self, value, failed);
+	task_set_result(self, value, head.failed);
 }
 
 /* 0: the task has ended; -EINTR: wait for it. ac_task_ready may start workers, which runs
