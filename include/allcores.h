@@ -312,7 +312,7 @@ AC_API struct ac_call *ac_call_current(void);
 /* The number of the worker that runs the call, from 0. */
 AC_API unsigned ac_call_worker(const struct ac_call *call);
 /*
- * Of a divisible call (ac_stream_push with units): 1: begin the next unit; 0: no unit
+ * Of a divisible call (ac_push_opts.units): 1: begin the next unit; 0: no unit
  * is left, all have begun or the owner took the rest back. Units begin in order:
  * the first 1 is for unit 0. Never blocks, costs a few nanoseconds: units are
  * claimed several at a time, about a microsecond's worth. 0 in other calls.
@@ -442,32 +442,45 @@ AC_API int ac_stream_next(struct ac_stream *stream, struct ac_task **task,
  * is allowed. The last call that may use the stream: no other thread may be in one. */
 AC_API void ac_stream_close(struct ac_stream *stream);
 
+struct ac_push_opts {
+	size_t size;		/* sizeof(struct ac_push_opts) */
+
+	/* The call can be divided into this many units, which its worker begins one after the
+	 * other by ac_call_next_unit; 0: it can't. Divided or not, it is one task: in the pool's
+	 * counts, for recycle, and for retries, which run again all units that the call kept. */
+	uint32_t units;
+
+	unsigned flags;		/* none so far: 0 */
+
+	/* ac_task_user gives it back. The library does nothing with it. */
+	void *user;
+};
+
 /*
  * Push one call to a fed stream: len bytes at arg, copied before this returns. Any
  * thread; never blocks, and has no upper bound: calls that the workers cannot take yet wait
  * in the owner's memory. *index (index may be NULL) is the call's place from 0, as in its
  * outcome.
- *
- * units: the call can be divided into this many units, which its worker begins one after
- * the other by ac_call_next_unit; 0: it can't. Divided or not, it is one task: in the
- * pool's counts, for recycle, and for retries, which run again all units that the call kept.
- * -EINVAL (also: the stream has a source), AC_ECLOSED (the pool's, or after
+ * -EINVAL (also: the stream has a source), -E2BIG, AC_ECLOSED (the pool's, or after
  * ac_stream_end), AC_ESTART, AC_EBROKEN, AC_EFORK, -ENOMEM.
  */
 AC_API int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
-			  uint32_t units, uint64_t *index);
+			  const struct ac_push_opts *opts, uint64_t *index);
+/* What a task of a fed stream was pushed with (ac_push_opts.user); NULL for others. Any thread,
+ * also after the pool was closed. */
+AC_API void *ac_task_user(const struct ac_task *task);
 /* Nothing more will be pushed: once all results are taken ac_stream_next returns 0, also
  * to a thread that waits in it already. Any thread, any number of times. 0, -EINVAL, AC_EFORK. */
 AC_API int ac_stream_end(struct ac_stream *stream);
 /*
  * Take units back from a call of a fed stream that a worker has begun, so that other workers
- * can run them: from the call with the most units that were not begun. 1: *index says which
- * call, *kept how many units it keeps, at least one; the rest, from *kept on, is the
- * caller's, to be pushed anew in a call of its own. The call itself ends as if it had been
- * pushed with *kept units. 0: no call has units to take back. Any thread; never blocks.
- * -EINVAL, AC_EFORK.
+ * can run them: from the call with the most units that were not begun. 1: *index and *user
+ * (as it was pushed) say which call (both may be NULL), *kept how many units it keeps, at least
+ * one; the rest, from *kept on, is the caller's, to be pushed anew in a call of its own. The call
+ * itself ends as if it had been pushed with *kept units. 0: no call has units to take back. Any
+ * thread; never blocks. -EINVAL, AC_EFORK.
  */
-AC_API int ac_stream_take_back(struct ac_stream *stream, uint64_t *index,
+AC_API int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, void **user,
 			       uint32_t *kept);
 
 /* ---- 5. Statistics -------------------------------------------------------- */

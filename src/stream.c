@@ -350,8 +350,22 @@ static int check_fed(const struct ac_stream *stream)
 	return is_forked(stream) ? AC_EFORK : 0;
 }
 
+static int take_push_opts(struct ac_task *task, const struct ac_push_opts *user)
+{
+	struct ac_push_opts opts;
+	int r = ac__opts_copy(&opts, sizeof opts, user);
+
+	if (r < 0)
+		return r;
+	if (opts.flags)
+		return -EINVAL;
+	task->units = opts.units;
+	task->user = opts.user;
+	return 0;
+}
+
 int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
-		   uint32_t units, uint64_t *index)
+		   const struct ac_push_opts *opts, uint64_t *index)
 {
 	struct ac_task *task;
 	int r = !arg && len ? -EINVAL : check_fed(stream);
@@ -361,7 +375,9 @@ int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
 	task = make_task(stream, arg, len);
 	if (!task)
 		return -ENOMEM;
-	task->units = units;
+	r = opts ? take_push_opts(task, opts) : 0;
+	if (r < 0)
+		goto err_task;
 	ac__pool_lock(stream->pool);
 	r = submit_task(stream, task);
 	if (r == 0) {
@@ -370,9 +386,16 @@ int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
 		ac__helper_take_over(task);
 	}
 	ac__pool_unlock(stream->pool);
-	if (r < 0)
-		ac__task_destroy(task);
+	if (r == 0)
+		return 0;
+err_task:
+	ac__task_destroy(task);
 	return r;
+}
+
+void *ac_task_user(const struct ac_task *task)
+{
+	return task ? task->user : NULL;
 }
 
 int ac_stream_end(struct ac_stream *stream)
@@ -408,9 +431,10 @@ static struct ac_task *find_divisible(struct ac_stream *stream)
 	return best;
 }
 
-int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, uint32_t *kept)
+int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, void **user,
+			uint32_t *kept)
 {
-	int r = !index || !kept ? -EINVAL : check_fed(stream);
+	int r = !kept ? -EINVAL : check_fed(stream);
 	struct ac_task *task;
 
 	if (r < 0)
@@ -425,7 +449,10 @@ int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, uint32_t *kep
 		if (r == 0)
 			continue;
 		task->units = *kept;
-		*index = task->index;
+		if (index)
+			*index = task->index;
+		if (user)
+			*user = task->user;
 	}
 	ac__pool_unlock(stream->pool);
 	return r;

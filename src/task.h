@@ -27,6 +27,7 @@ struct ac_task {
 	bool in_slot;		/* else it waits for its turn, or has ended */
 	uint32_t units;		/* divisible into so many, now; 0: not */
 	uint64_t index;		/* its place in a stream */
+	void *user;		/* as it was pushed */
 
 	void (*done)(void *done_arg, struct ac_task *task);
 	void *done_arg;

@@ -104,11 +104,12 @@ static int check_open(struct stream_object *self)
 static int push_bytes(struct stream_object *self, const struct sink *sink, uint32_t units,
 		      uint64_t *index)
 {
+	struct ac_push_opts opts = { .size = sizeof opts, .units = units };
 	int r;
 
 	if (check_open(self) < 0)
 		return -1;
-	r = ac_stream_push(self->stream, sink->data, sink->len, units, index);
+	r = ac_stream_push(self->stream, sink->data, sink->len, &opts, index);
 	if (r == 0) {
 		self->pushed++;
 		self->pushed_bytes += sink->len;
@@ -297,7 +298,7 @@ static PyObject *stream_take_back(PyObject *object, PyObject *unused)
 	(void)unused;
 	if (check_open(self) < 0)
 		return NULL;
-	r = ac_stream_take_back(self->stream, &index, &kept);
+	r = ac_stream_take_back(self->stream, &index, NULL, &kept);
 	if (r < 0)
 		return raise_code(self->state, r);
 	if (r == 0)

@@ -254,6 +254,8 @@ static void next(const struct record *r)
 
 static void with_stream(const struct record *r)
 {
+	struct ac_push_opts opts = { .size = sizeof opts, .units = r->b, .user = &owner };
+	void *user = &owner;
 	uint64_t index;
 	uint32_t kept;
 
@@ -262,10 +264,11 @@ static void with_stream(const struct record *r)
 	switch (r->what) {
 	case OWNER_NEXT: next(r); break;
 	case OWNER_PUSH:
-		check_code(ac_stream_push(owner.stream, bytes, SIZE(r->a), r->b, &index));
+		check_code(ac_stream_push(owner.stream, bytes, SIZE(r->a), &opts, &index));
 		break;
 	case OWNER_TAKE_BACK:
-		check_code(ac_stream_take_back(owner.stream, &index, &kept));
+		check_code(ac_stream_take_back(owner.stream, &index, &user, &kept));
+		REQUIRE(user == &owner);
 		break;
 	case OWNER_END_STREAM:
 		ac_stream_end(owner.stream);

@@ -61,6 +61,11 @@ AT(ac_stream_opts, retries, 40);
 AT(ac_stream_opts, flags, 44);
 SIZE(ac_stream_opts, 48);
 
+AT(ac_push_opts, units, 8);
+AT(ac_push_opts, flags, 12);
+AT(ac_push_opts, user, 16);
+SIZE(ac_push_opts, 24);
+
 AT(ac_process_opts, name, 8);
 AT(ac_process_opts, flags, 16);
 AT(ac_process_opts, reserved, 20);
