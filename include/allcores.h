@@ -434,7 +434,7 @@ AC_API int ac_stream_open(struct ac_stream **stream, struct ac_pool *pool,
  * them), while others push. Waits while no call has ended, also while none is under
  * way, since another thread may push. 0: after ac_stream_end, all results are taken. If
  * none is under way and the pool takes no more work, the code that ac_stream_push
- * would return: AC_ECLOSED, AC_ESTART, AC_EBROKEN.
+ * would return: AC_ECLOSED, AC_ESTART, AC_EBROKEN. -EAGAIN: ac_stream_wake was called.
  */
 AC_API int ac_stream_next(struct ac_stream *stream, struct ac_task **task,
 			  int64_t timeout_ns);
@@ -472,6 +472,14 @@ AC_API void *ac_task_user(const struct ac_task *task);
 /* Nothing more will be pushed: once all results are taken ac_stream_next returns 0, also
  * to a thread that waits in it already. Any thread, any number of times. 0, -EINVAL, AC_EFORK. */
 AC_API int ac_stream_end(struct ac_stream *stream);
+/*
+ * Wake one thread that waits in ac_stream_next of a fed stream: it returns -EAGAIN at once. If none
+ * waits, the next call of ac_stream_next that would wait, or time out, returns -EAGAIN instead.
+ * While there are results, and at the end, ac_stream_next returns those, and the wake stays.
+ * Exactly one call returns -EAGAIN for it; several wakes before that are one. Any thread, any
+ * number of times; never blocks. 0, -EINVAL (also: the stream has a source), AC_EFORK.
+ */
+AC_API int ac_stream_wake(struct ac_stream *stream);
 /*
  * Take units back from a call of a fed stream that a worker has begun, so that other workers
  * can run them: from the call with the most units that were not begun. 1: *index and *user

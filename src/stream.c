@@ -35,6 +35,7 @@ struct ac_stream {
 	int error;		/* source's or submit's: returned once all results before it are taken */
 	uint64_t read, taken;	/* calls made, results taken */
 	unsigned pushing;	/* calls that are being handed in, perhaps without the lock */
+	bool woken;		/* the next thread that would wait returns -EAGAIN instead */
 	uint64_t bytes;		/* arguments under way */
 	struct ac_task **places; /* ordered: by index modulo capacity */
 	uint64_t capacity;
@@ -323,7 +324,27 @@ static int has_no_more(struct ac_stream *stream)
 
 static bool fed_has_news(void *arg)
 {
-	return has_next(arg) || has_no_more(arg) != 0;
+	const struct ac_stream *stream = arg;
+
+	return stream->woken || has_next(arg) || has_no_more(arg) != 0;
+}
+
+/* Results come first, then the end. A wake is for a thread that would wait. */
+static int take_news(struct ac_stream *stream, struct ac_task **task)
+{
+	int r;
+
+	if (has_next(stream)) {
+		*task = take_next(stream);
+		return 1;
+	}
+	r = has_no_more(stream);
+	if (r != 0)
+		return AC__MIN(r, 0);
+	stream->woken = false;
+	/* A thread that is woken each time makes the copies that are left to it, too. */
+	ac__wait_fill(stream->pool);
+	return -EAGAIN;
 }
 
 static int next_of_fed(struct ac_stream *stream, struct ac_task **task, int64_t timeout_ns)
@@ -333,12 +354,8 @@ static int next_of_fed(struct ac_stream *stream, struct ac_task **task, int64_t 
 
 	ac__pool_lock(stream->pool);
 	r = ac__wait_until(stream->pool, fed_has_news, stream, deadline);
-	if (r == 0 && has_next(stream)) {
-		*task = take_next(stream);
-		r = 1;
-	} else if (r == 0) {
-		r = AC__MIN(has_no_more(stream), 0);
-	}
+	if (r == 0)
+		r = take_news(stream, task);
 	ac__pool_unlock(stream->pool);
 	return r;
 }
@@ -406,6 +423,19 @@ int ac_stream_end(struct ac_stream *stream)
 		return r;
 	ac__pool_lock(stream->pool);
 	stream->at_end = true;
+	ac__sleep_wake_finished(&stream->pool->sleep);
+	ac__pool_unlock(stream->pool);
+	return 0;
+}
+
+int ac_stream_wake(struct ac_stream *stream)
+{
+	int r = check_fed(stream);
+
+	if (r < 0)
+		return r;
+	ac__pool_lock(stream->pool);
+	stream->woken = true;
 	ac__sleep_wake_finished(&stream->pool->sleep);
 	ac__pool_unlock(stream->pool);
 	return 0;

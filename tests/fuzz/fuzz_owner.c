@@ -23,6 +23,7 @@ enum owner_op {
 	OWNER_CALL, OWNER_MAP, OWNER_OPEN_STREAM, OWNER_NEXT, OWNER_PUSH,
 	OWNER_TAKE_BACK, OWNER_END_STREAM, OWNER_CLOSE_STREAM,
 	OWNER_LOOK, OWNER_DISPATCH, OWNER_SHUT, OWNER_TERMINATE, OWNER_JOIN,
+	OWNER_WAKE_STREAM,
 	OWNER_OPS
 };
 
@@ -274,6 +275,7 @@ static void with_stream(const struct record *r)
 		ac_stream_end(owner.stream);
 		owner.ended = true;
 		break;
+	case OWNER_WAKE_STREAM: check_code(ac_stream_wake(owner.stream)); break;
 	case OWNER_CLOSE_STREAM:
 		ac_stream_close(owner.stream);
 		owner.stream = NULL;
@@ -319,6 +321,7 @@ static const struct {
 	[OWNER_SHUT] = { with_pool, "shut" },
 	[OWNER_TERMINATE] = { with_pool, "terminate" },
 	[OWNER_JOIN] = { with_pool, "join" },
+	[OWNER_WAKE_STREAM] = { with_stream, "stream_wake" },
 };
 
 /* The first record: how the pool is opened. */

@@ -582,12 +582,14 @@ static void test_feed_refuses_what_can_not_be(void **state)
 	assert_int_equal(ac_stream_open(&stream, pool, count, &opts), 0);
 	assert_int_equal(ac_stream_push(stream, NULL, 0, NULL, NULL), -EINVAL);
 	assert_int_equal(ac_stream_end(stream), -EINVAL);
+	assert_int_equal(ac_stream_wake(stream), -EINVAL);
 	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), -EINVAL);
 	ac_stream_close(stream);
 	stream = open_fed(count, 0);
 	assert_int_equal(ac_stream_push(NULL, NULL, 0, NULL, NULL), -EINVAL);
 	assert_int_equal(ac_stream_push(stream, NULL, 1, NULL, NULL), -EINVAL);
 	assert_int_equal(ac_stream_end(NULL), -EINVAL);
+	assert_int_equal(ac_stream_wake(NULL), -EINVAL);
 	assert_int_equal(ac_stream_next(stream, NULL, 0), -EINVAL);
 	assert_int_equal(ac_stream_next(NULL, &task, 0), -EINVAL);
 	assert_int_equal(ac_stream_take_back(stream, NULL, NULL, NULL), -EINVAL);
@@ -606,7 +608,7 @@ static int use_in_child(void *arg)
 	if (ac_stream_push(stream, NULL, 0, NULL, NULL) != AC_EFORK ||
 	    ac_stream_next(stream, &task, -1) != AC_EFORK ||
 	    ac_stream_take_back(stream, &index, NULL, &kept) != AC_EFORK ||
-	    ac_stream_end(stream) != AC_EFORK)
+	    ac_stream_wake(stream) != AC_EFORK || ac_stream_end(stream) != AC_EFORK)
 		return 1;
 	ac_stream_close(stream);
 	return 0;
