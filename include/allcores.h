@@ -297,6 +297,10 @@ typedef int ac_call_fn(struct ac_call *call);
 /* The argument, read in place (aligned to 16; to 4096 from 4096 bytes on).
  * Valid during the call. Never NULL. len may be NULL. */
 AC_API const void *ac_call_arg(const struct ac_call *call, size_t *len);
+/* What the call is bound to (ac_push_opts.bound, or its map's bound), read in place: aligned to 16,
+ * to 4096 from 4096 bytes on. Valid during the call. NULL: it is bound to nothing. len may be
+ * NULL. All calls that share it read the same bytes: nobody may write there. */
+AC_API const void *ac_call_bound(const struct ac_call *call, size_t *len);
 /* Space for a result of len bytes, to be written in place: the one way that
  * copies nothing. Reserving again replaces it. NULL: no memory (the call goes on). */
 AC_API void *ac_call_reserve(struct ac_call *call, size_t len);
@@ -442,6 +446,24 @@ AC_API int ac_stream_next(struct ac_stream *stream, struct ac_task **task,
  * is allowed. The last call that may use the stream: no other thread may be in one. */
 AC_API void ac_stream_close(struct ac_stream *stream);
 
+/* Data that many calls of a pool's streams share. */
+struct ac_bound;
+
+/*
+ * Copy len bytes into the pool's shared memory, once, for any number of calls to read in place
+ * (ac_call_bound). *bound is the caller's, to be freed with ac_bound_free. Any thread; delays no
+ * other thread. -EINVAL (also: data is NULL and len is not 0), AC_EFORK, -ENOMEM.
+ */
+AC_API int ac_bound_make(struct ac_bound **bound, struct ac_pool *pool, const void *data,
+			 size_t len);
+/*
+ * Free the handle, at any time: calls that were pushed with it keep the data until they have
+ * ended, and the last one gives the memory back. Like a task it may outlive its pool, whose shared
+ * memory stays as long. Any thread; never blocks; in a forked child it releases that child's copy.
+ * NULL is allowed.
+ */
+AC_API void ac_bound_free(struct ac_bound *bound);
+
 struct ac_push_opts {
 	size_t size;		/* sizeof(struct ac_push_opts) */
 
@@ -451,6 +473,10 @@ struct ac_push_opts {
 	uint32_t units;
 
 	unsigned flags;		/* none so far: 0 */
+
+	/* Data that the call shares with others, of the same pool; or NULL. The handle may be
+	 * freed once the call was pushed. */
+	struct ac_bound *bound;
 
 	/* ac_task_user gives it back. The library does nothing with it. */
 	void *user;

@@ -374,9 +374,10 @@ static int take_push_opts(struct ac_task *task, const struct ac_push_opts *user)
 
 	if (r < 0)
 		return r;
-	if (opts.flags)
+	if (opts.flags || (opts.bound && opts.bound->memory != task->memory))
 		return -EINVAL;
 	task->units = opts.units;
+	task->bound = ac__bound_use(opts.bound);
 	task->user = opts.user;
 	return 0;
 }
@@ -486,6 +487,22 @@ int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, void **user,
 	}
 	ac__pool_unlock(stream->pool);
 	return r;
+}
+
+/* ---- bound data ---- */
+
+int ac_bound_make(struct ac_bound **bound, struct ac_pool *pool, const void *data, size_t len)
+{
+	if (!bound || !pool || (!data && len))
+		return -EINVAL;
+	if (ac__pool_is_forked(pool))
+		return AC_EFORK;
+	return ac__bound_make(bound, pool->memory, data, len);
+}
+
+void ac_bound_free(struct ac_bound *bound)
+{
+	ac__bound_release(bound);
 }
 
 /* ---- taking and leaving ---- */

@@ -63,8 +63,9 @@ SIZE(ac_stream_opts, 48);
 
 AT(ac_push_opts, units, 8);
 AT(ac_push_opts, flags, 12);
-AT(ac_push_opts, user, 16);
-SIZE(ac_push_opts, 24);
+AT(ac_push_opts, bound, 16);
+AT(ac_push_opts, user, 24);
+SIZE(ac_push_opts, 32);
 
 AT(ac_process_opts, name, 8);
 AT(ac_process_opts, flags, 16);
