@@ -34,6 +34,7 @@ LAYERS = """
     worker call
     template template_server
     pool_memory
+    bound
     callbacks
     turns
     window
