@@ -14,6 +14,7 @@ from multiprocessing import TimeoutError
 from . import _core
 from ._driver import REFUSALS, Driver
 from ._jobs import FEED_BYTES, Job, name_task
+from ._stdlib_pool import LikeStdlib
 from ._submitting import Submitting
 from .errors import TaskCancelled
 
@@ -45,10 +46,12 @@ class ImapJob(Job):
         workers: int,
         function: Any,
         iterable: Iterable[Any],
+        star: bool,
         chunk: int,
         ordered: bool,
     ) -> None:
         self._function = function
+        self._star = star
         self._encoded = core.function(function)
         self.chunk = chunk
         self.driver = Driver(core.stream(), submitting)
@@ -172,7 +175,7 @@ class ImapJob(Job):
             self._encoded,
             self._iterator,
             self._position,
-            False,
+            self._star,
             self.chunk,
             False,
             self._calls_to_submit(),
@@ -301,12 +304,14 @@ class ImapJob(Job):
         return True
 
 
-class ImapResults:
-    """The iterator that imap and imap_unordered return."""
+class ImapResults(LikeStdlib):
+    """The iterator that imap returns."""
+
+    _stdlib_name = "IMapIterator"
 
     def __init__(self, pool: object, job: ImapJob) -> None:
         self._pool = pool  # keeps the pool alive until the last result has arrived
-        self._job = job
+        self._imap = job
         self._chunk: Iterator[Any] = iter(())  # values of a chunk that were not taken yet
 
     def __iter__(self) -> Iterator[Any]:
@@ -316,33 +321,44 @@ class ImapResults:
         """Return the next result, or raise its exception. TimeoutError after timeout seconds."""
         for value in self._chunk:
             return value
-        job = self._job
-        while True:
-            try:
-                first, count, failed, value, _, _ = job.ready.popleft()
-                break
-            except IndexError:
-                self._await(timeout)
-        job.note_used()
+        first, count, failed, value, _, _ = self._next_row(timeout)
         if failed:
-            job.name_task(value, range(first, first + count))
+            self._imap.name_task(value, range(first, first + count))
             raise value
-        if not job.chunk:
+        if not self._imap.chunk:
             return value
         self._chunk = iter(value)
         return next(self._chunk)
 
-    def __next__(self) -> Any:
-        return self.next()
+    __next__ = next
+
+    def outcomes(self) -> Iterator[tuple[int, bool, Any]]:
+        """All results, as: number of the item, whether it succeeded, value or exception."""
+        while True:
+            try:
+                first, _, failed, value, _, _ = self._next_row(None)
+            except StopIteration:
+                return
+            yield first, not failed, value
 
     def __del__(self) -> None:
-        job = getattr(self, "_job", None)
+        job = getattr(self, "_imap", None)
         if job is not None:
             job.discard_results()
 
+    def _next_row(self, timeout: float | None) -> _core.Row:
+        job = self._imap
+        while True:
+            try:
+                row = job.ready.popleft()
+                job.note_used()
+                return row
+            except IndexError:
+                self._await(timeout)
+
     def _await(self, timeout: float | None) -> None:
         """Wait for results. Raises where there is none."""
-        job = self._job
+        job = self._imap
         job.feed(job.stream)
         end = None if timeout is None else time.monotonic() + timeout
         while not job.ready:
@@ -354,3 +370,9 @@ class ImapResults:
                 raise StopIteration
             if left == 0.0 and not job.ready:
                 raise TimeoutError
+
+
+class UnorderedImapResults(ImapResults):
+    """The iterator that imap_unordered returns."""
+
+    _stdlib_name = "IMapUnorderedIterator"

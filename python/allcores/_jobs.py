@@ -139,6 +139,7 @@ class MapJob(Job):
         self._items = items
         self._star = star
         self.chunks = chunks
+        self.nominal_chunk = chunks.nominal or nominal_size(len(items), workers) or 1
         self._values: list[Any] = [None] * len(items)
         self._unsubmitted = [_Part(items, 0)] if items else []
         self.outstanding = len(items)  # items without a value or a failure
@@ -199,12 +200,6 @@ class MapJob(Job):
                 self.chunks.learn(count, elapsed_ns, outside_ns)
         self.calls -= len(rows)
         self._found_nothing = False
-
-    def chunks_left(self) -> int:
-        """The number of chunks of the standard library's size, or the given one, that have no
-        result."""
-        size = self.chunks.nominal or nominal_size(len(self._items), self._workers)
-        return -(-self.outstanding // max(size, 1))
 
     def _note_failure(self, error: BaseException, items: range) -> None:
         if self._failure is None:

@@ -10,6 +10,7 @@ from multiprocessing import TimeoutError, util
 
 from . import _core
 from ._interruptible import Gate
+from ._stdlib_pool import LikeStdlib
 from .errors import TaskCancelled, is_worth_reporting
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     Callback = Callable[[Any], object] | None
 
 
-class AsyncResult(_core.Task):
+class AsyncResult(LikeStdlib, _core.Task):
     """The result of one call. The thread that first asks for it decodes it."""
+
+    _stdlib_name = "ApplyResult"
 
     __class_getitem__: Any = classmethod(types.GenericAlias)
 
@@ -92,6 +95,8 @@ class JobResult(AsyncResult):
 class MapResult(JobResult):
     """The result of a map_async or starmap_async."""
 
+    _stdlib_name = "MapResult"
+
     def __init__(
         self,
         pool: object,
@@ -101,7 +106,7 @@ class MapResult(JobResult):
         error_callback: Callback,
     ) -> None:
         super().__init__(pool, function, callback, error_callback)
-        self._job = job
+        self._map = job
         if job.is_complete():  # no items: no callback, as in the standard library
             self._callback = None
             self._set_result(True, [])
@@ -109,4 +114,9 @@ class MapResult(JobResult):
     @property
     def _number_left(self) -> int:
         """Chunks without a result."""
-        return self._job.chunks_left()
+        return -(-self._map.outstanding // self._chunksize)
+
+    @property
+    def _chunksize(self) -> int:
+        """Items of a chunk: what was given, or else what the standard library would choose."""
+        return self._map.nominal_chunk

@@ -17,9 +17,10 @@ from . import _core
 from ._chunk_sizes import GivenChunks, MeasuredChunks, nominal_size
 from ._driver import CallbackThread, Driver
 from ._forked import ForkedCrew, can_fork
-from ._imap import ImapJob, ImapResults
+from ._imap import ImapJob, ImapResults, UnorderedImapResults
 from ._jobs import CallJob, MapJob
 from ._results import AsyncResult, JobResult, MapResult
+from ._stdlib_pool import LikeStdlib, TaskQueue, find_added
 from ._submitting import Submitting
 from ._unfinished import Unfinished
 from .crew import Crew, make_process
@@ -52,7 +53,7 @@ def __getattr__(name: str) -> Any:
     return getattr(pool, name)
 
 
-class Pool:
+class Pool(LikeStdlib):
     """A pool of worker processes, with the methods and habits of multiprocessing.Pool.
 
     processes: the number of workers; None: as many processors as this process may use
@@ -61,6 +62,7 @@ class Pool:
     context: how processes are started.
     """
 
+    _stdlib_name = "Pool"
     _state = INIT
 
     @staticmethod
@@ -166,6 +168,19 @@ class Pool:
     @property
     def _pool(self) -> list[BaseProcess]:
         return self._crew.processes
+
+    @property
+    def _taskqueue(self) -> TaskQueue:
+        return TaskQueue(self)
+
+    @staticmethod
+    def _get_tasks(func: Any, it: Iterable[Any], size: int) -> Any:
+        from multiprocessing.pool import Pool as Theirs
+
+        return Theirs._get_tasks(func, it, size)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return find_added(self, name)
 
     def _repopulate_pool(self) -> None:
         """Do nothing: the engine replaces workers as soon as they exit."""
@@ -322,15 +337,16 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int,
         ordered: bool,
+        star: bool = False,
     ) -> ImapResults:
         self._check_running()
         _check_chunksize(chunksize)
         chunk = 0 if chunksize == 1 else chunksize
         job = ImapJob(
-            self._core, self._submitting, self._processes, func, iterable, chunk, ordered
+            self._core, self._submitting, self._processes, func, iterable, star, chunk, ordered
         )
         self._cache.add(job)
-        return ImapResults(self, job)
+        return ImapResults(self, job) if ordered else UnorderedImapResults(self, job)
 
     # ---- what the workers are doing ----
 

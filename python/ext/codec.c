@@ -234,7 +234,7 @@ int encode_object(struct encoder *encoder, PyObject *object)
 
 /* A pickle, and simple enough to be taken apart again: protocol 4, GLOBAL, module and qualified name
  * in a line each, STOP. */
-#define NAME_BEGIN "\x80\x04c"
+#define NAME_BEGIN "\x80\x04" "c"
 #define NAME_END "\n."
 
 PyObject *look_up_name(PyObject *module, PyObject *qualname)
