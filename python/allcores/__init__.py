@@ -61,7 +61,7 @@ if engine == "allcores":
     get_context = context._default_context.get_context
 else:
     # The package's own modules of these names need the engine.
-    from multiprocessing import context, pool
+    from multiprocessing import context, pool  # type: ignore[no-redef]
 
     _sys.modules[f"{__name__}.context"] = context
     _sys.modules[f"{__name__}.pool"] = pool
