@@ -18,8 +18,6 @@ from typing import Any, Literal, overload
 
 from . import pool
 
-__all__ = ()
-
 class BaseContext(_stdlib.BaseContext):
     def Pool(
         self,
