@@ -25,7 +25,7 @@ PACKAGE = HERE.parent.parent  # the folder of the package allcores
 STUBS = [str(path) for path in sorted((PACKAGE / "allcores").glob("*.pyi"))]
 FROM_PIP = ("mypy==2.4.1", "pyright[nodejs]==1.1.414")
 FLOOR = "3.11"  # the version of Python for which the programs are checked
-PATIENCE = 240  # seconds after which an installation or a checker hangs
+PATIENCE = 120  # seconds after which an installation or a checker hangs
 WITH_BOTH = ("program.py", "wrong.py")
 OURS = ("additions.py",)
 RUNNABLE = ("program.py", "std_program.py", "additions.py")
@@ -33,8 +33,11 @@ RUNNABLE = ("program.py", "std_program.py", "additions.py")
 
 def run(command, folder, **env):
     """(exit code, what was printed)"""
-    done = subprocess.run(command, cwd=folder, env=dict(os.environ, **env), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE)
+    try:
+        done = subprocess.run(command, cwd=folder, env=dict(os.environ, **env), text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return 1, f"no end after {PATIENCE} s"
     return done.returncode, done.stdout
 
 
@@ -63,7 +66,7 @@ def run_mypy(mypy, folder, names):
     command = [mypy, "--strict", "--python-version", FLOOR, "--cache-dir", folder / "cache"]
     _, text = run([*command, *names, *STUBS], folder, MYPYPATH=str(PACKAGE))
     found = re.findall(r"^(\S+?):(\d+): error: (.*)", text, re.M)
-    if "checked" not in text:
+    if "checked" not in text:  # its last line, since wrong.py has errors
         raise RuntimeError(text)
     return [(name, int(line), message) for name, line, message in found]
 
@@ -88,12 +91,12 @@ def version_of(command):
 
 
 def install(folder):
-    """Install the checkers that pip has. Return why not, or None."""
+    """Install the checkers that pip has. Return the folder, and why that failed, or None."""
     home = folder / "-".join(re.sub(r"\W+", "_", package) for package in FROM_PIP)
     done = home / "complete"
     if not done.exists():
         shutil.rmtree(home, ignore_errors=True)
-        pip = [home / "bin/python", "-m", "pip", "install", "--quiet", "--retries", "1"]
+        pip = [home / "bin/python", "-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20"]
         for command in [sys.executable, "-m", "venv", home], [*pip, *FROM_PIP]:
             code, text = run(command, None)
             if code:
