@@ -26,7 +26,13 @@ static PyObject *version(PyObject *module, PyObject *unused)
 
 static PyMethodDef functions[] = {
 	{ "cpus", (PyCFunction)(void (*)(void))cpus, METH_VARARGS | METH_KEYWORDS,
-	  "cpus(leave=0): the number of processors that this process may use, less leave." },
+	  "cpus($module, leave=0)\n--\n\n"
+	  "Return the number of processors that this process may really use, at least 1.\n\n"
+	  "It is the least of those in its affinity mask, the quotas of its control groups (rounded\n"
+	  "up) and the environment's ALLCORES_CPUS.\n\n"
+	  "leave: how many of them to leave to others: they are subtracted.\n\n"
+	  "Raises:\n"
+	  "    TypeError: leave is not an int." },
 	{ "version", version, METH_NOARGS, "The engine's version." },
 	{ "undisturbed", undisturbed, METH_O,
 	  "undisturbed(function) -> object\n\nCall function() where no signal handler of the program's can "
