@@ -305,7 +305,14 @@ class ImapJob(Job):
 
 
 class ImapResults(LikeStdlib):
-    """The iterator that imap returns."""
+    """The values of Pool.imap, in the order of the items.
+
+        for value in pool.imap(work, items):
+            print(value)
+
+    A failed call raises its exception in its turn; the next value comes after it. An iterator that
+    is dropped has its remaining calls made, and their values discarded.
+    """
 
     _stdlib_name = "IMapIterator"
 
@@ -318,7 +325,19 @@ class ImapResults(LikeStdlib):
         return self
 
     def next(self, timeout: float | None = None) -> Any:
-        """Return the next result, or raise its exception. TimeoutError after timeout seconds."""
+        """Wait for the next value, and return it.
+
+        timeout: for how many seconds to wait, at most; None: as long as it takes.
+
+        Raises:
+            What the function raised for this item; WorkerDied and the others that
+                allcores.pool.Pool lists.
+            StopIteration: there are no more values.
+            TimeoutError (multiprocessing's): none came within timeout seconds; next may be called
+                again.
+            TaskCancelled: the pool was terminated before the input's end.
+            ValueError: timeout is NaN.
+        """
         for value in self._chunk:
             return value
         first, count, failed, value, _, _ = self._next_row(timeout)
@@ -373,6 +392,6 @@ class ImapResults(LikeStdlib):
 
 
 class UnorderedImapResults(ImapResults):
-    """The iterator that imap_unordered returns."""
+    """The values of Pool.imap_unordered, in the order in which the calls end."""
 
     _stdlib_name = "IMapUnorderedIterator"

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 
 class AsyncResult(LikeStdlib, _core.Task):
-    """The result of one call. The thread that first asks for it decodes it."""
+    """The result of one call, which Pool.apply_async returns.
+
+        result = pool.apply_async(pow, (2, 10))
+        print(result.get(timeout=60))
+
+    A failure that nobody asked for is logged when the result is dropped.
+    """
 
     _stdlib_name = "ApplyResult"
 
@@ -47,11 +53,18 @@ class JobResult(AsyncResult):
         self._value: Any = None
 
     def ready(self) -> bool:
-        """Whether the work has ended and its callback has returned."""
+        """Return whether the work has ended, and its callback has returned."""
         return self._event.is_set()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is ready, at most timeout seconds."""
+        """Wait until the work has ended. Whether it has, ready() says.
+
+        timeout: for how many seconds to wait, at most; None: as long as it takes.
+
+        Raises:
+            ValueError: timeout is NaN.
+            RuntimeError: as get.
+        """
         self._await(timeout)
 
     def _await(self, timeout: float | None) -> bool:
@@ -60,14 +73,29 @@ class JobResult(AsyncResult):
         return self._event.wait(timeout)
 
     def successful(self) -> bool:
-        """Whether the work ended without an exception. ValueError before it has ended."""
+        """Return whether the work ended without an exception.
+
+        Raises:
+            ValueError: it has not ended.
+        """
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         self._unfetched = None
         return self._success
 
     def get(self, timeout: float | None = None) -> Any:
-        """Return the value, or raise the exception. TimeoutError after timeout seconds."""
+        """Wait for the end of the work, and return its value.
+
+        timeout: for how many seconds to wait, at most; None: as long as it takes.
+
+        Raises:
+            What the function raised; WorkerDied and the others that allcores.pool.Pool lists.
+            TimeoutError (multiprocessing's): the work has not ended within timeout seconds. It
+                goes on, and get may be called again.
+            ValueError: timeout is NaN.
+            RuntimeError: this process is a forked child of the pool's, and the result was not
+                ready at the fork.
+        """
         if not self._await(timeout):
             raise TimeoutError
         if self._success:
@@ -93,7 +121,8 @@ class JobResult(AsyncResult):
 
 
 class MapResult(JobResult):
-    """The result of a map_async or starmap_async."""
+    """The result of a map, which map_async and starmap_async return: an AsyncResult whose value is
+    the list of values."""
 
     _stdlib_name = "MapResult"
 

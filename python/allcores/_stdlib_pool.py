@@ -50,7 +50,7 @@ class LikeStdlib(metaclass=ABCMeta):
 
     _stdlib_name: str | None = None
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         cls = type(self)
         theirs = _theirs(cls._stdlib_name)
@@ -110,6 +110,6 @@ class TaskQueue:
         results = self._pool._imap(run_task, calls(), 1, ordered=False, star=True)
         for number, success, value in results.outcomes():
             job, place = places.pop(number)
-            waiting = self._pool._cache.get(job)
+            waiting: Any = self._pool._cache.get(job)
             if waiting is not None:
                 waiting._set(place, (success, value))

@@ -56,10 +56,31 @@ def __getattr__(name: str) -> Any:
 class Pool(LikeStdlib):
     """A pool of worker processes, with the methods and habits of multiprocessing.Pool.
 
-    processes: the number of workers; None: as many processors as this process may use
-    (allcores.cpus). initializer(*initargs) runs in each worker before its first call.
-    maxtasksperchild: a worker is replaced after that many calls (a chunk counts as one).
-    context: how processes are started.
+        with allcores.Pool() as pool:
+            print(pool.map(math.factorial, range(100)))
+
+    processes, initializer, initargs, maxtasksperchild: see allcores.Pool. context: a context that
+    says how processes are started (allcores.get_context("spawn")); None: the default.
+
+    Functions, arguments and values are pickled on their way: functions must be importable by name
+    (no lambdas). Arguments are pickled when they are submitted, in the calling thread; those of
+    map_async bit by bit, in a thread of the pool. Values are unpickled when they are asked for. All
+    methods may be called from any thread.
+
+    No method waits for ever because something failed. These exceptions can come in the place of
+    any call's value, beside those that its function raises:
+
+        WorkerDied          the worker died during the call; it says how, and at what. Other calls
+                            go on, and a new worker takes its place.
+        MaybeEncodingError  what the function returned or raised cannot be pickled.
+        MemoryError         there is no shared memory for the argument or the value.
+        StartError          the initializer raised, or no worker can be started any more.
+        TaskCancelled       the pool was terminated before the call had ended.
+        BrokenPool          the pool's shared memory is damaged.
+
+    A pool belongs to the process that made it: in a forked child its methods raise RuntimeError.
+    A pool that is dropped does first what was submitted to it, in the background, and gives a
+    ResourceWarning: end it by a with block, or by close and join.
     """
 
     _stdlib_name = "Pool"
@@ -67,7 +88,11 @@ class Pool(LikeStdlib):
 
     @staticmethod
     def Process(ctx: Any, *args: Any, **kwds: Any) -> BaseProcess:
-        """Make a worker's process. Subclasses may override it."""
+        """Make the Process object of a worker: ctx.Process(*args, **kwds). Subclasses may override
+        it.
+
+        ctx: the pool's context. args, kwds: as for multiprocessing.Process.
+        """
         return ctx.Process(*args, **kwds)  # type: ignore[no-any-return]
 
     def __init__(
@@ -188,7 +213,18 @@ class Pool(LikeStdlib):
     # ---- single calls ----
 
     def apply(self, func: Callable[..., Any], args: Any = (), kwds: Any = {}) -> Any:
-        """Call func(*args, **kwds) in a worker. Return its value, or raise its exception."""
+        """Call func(*args, **kwds) in a worker, and wait for its end.
+
+        args, kwds: the arguments: an iterable, and a mapping with names as keys. Default: none.
+
+        Returns what func returned.
+
+        Raises:
+            What func raised; WorkerDied and the others that the class lists.
+            ValueError: the pool was closed or terminated.
+            PicklingError, AttributeError, TypeError: func or an argument cannot be pickled.
+            RuntimeError: this process is a forked child of the pool's.
+        """
         self._check_running()
         return self._core.submit(self, func, args, kwds).get()
 
@@ -200,8 +236,22 @@ class Pool(LikeStdlib):
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> AsyncResult:
-        """Call func(*args, **kwds) in a worker and return at once. callback(value) or
-        error_callback(exception) runs in a thread of the pool before the result is ready."""
+        """Submit the call func(*args, **kwds), and return at once.
+
+        args, kwds: the arguments: an iterable, and a mapping with names as keys. Default: none.
+        callback: called with the value when the call has ended; None: nothing is called.
+        error_callback: called with the exception if the call failed.
+            Callbacks run in one thread of the pool, one after the other, and before the result is
+            ready: a slow one delays all others. What a callback raises is logged.
+
+        Returns an AsyncResult, whose get() returns the value. Without callbacks a failure that
+        nobody gets is logged when the result is dropped.
+
+        Raises:
+            ValueError: the pool was closed or terminated.
+            RuntimeError: this process is a forked child of the pool's.
+            All other failures, also of pickling, are the result's: get() raises them.
+        """
         self._check_running()
         if callback is None and error_callback is None:
             return self._core.submit(self, func, args, kwds)  # type: ignore[no-any-return]
@@ -217,8 +267,24 @@ class Pool(LikeStdlib):
         iterable: Iterable[Any],
         chunksize: int | None = None,
     ) -> list[Any]:
-        """[func(x) for x in iterable], in the workers. chunksize items make one call;
-        None: the pool measures how long items take, and chooses."""
+        """Return the list [func(x) for x in iterable], computed in the workers.
+
+        func: a function of one argument.
+        iterable: the items. All are read before the first call.
+        chunksize: how many items make one call to a worker. None: the pool measures how long items
+            take, and chooses; with maxtasksperchild, as the standard library chooses.
+
+        Returns the list of values, in the order of the items.
+
+        Raises:
+            What func raised; WorkerDied and the others that the class lists: the first failure
+                that arrives, after all calls have ended. The other values are lost; with imap
+                they are not.
+            ValueError: the pool was closed or terminated, or chunksize is less than 1.
+            TypeError: iterable cannot be iterated over.
+            PicklingError, AttributeError, TypeError: func or an item cannot be pickled.
+            RuntimeError: this process is a forked child of the pool's.
+        """
         return self._map(func, iterable, False, chunksize)
 
     def starmap(
@@ -227,7 +293,16 @@ class Pool(LikeStdlib):
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
     ) -> list[Any]:
-        """[func(*x) for x in iterable], in the workers: see map."""
+        """Return the list [func(*x) for x in iterable], computed in the workers.
+
+        func: a function.
+        iterable: its arguments, an iterable for each call: [(1, 2), (3, 4)].
+        chunksize: as in map.
+
+        Returns the list of values, in the order of the items.
+
+        Raises: as map; TypeError also where an item is not iterable.
+        """
         return self._map(func, iterable, True, chunksize)
 
     def map_async(
@@ -238,8 +313,21 @@ class Pool(LikeStdlib):
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> MapResult:
-        """Start a map and return at once. callback(list) or error_callback(exception) runs in a
-        thread of the pool before the result is ready."""
+        """Submit a map, and return at once.
+
+        func, iterable, chunksize: as in map. The items are read in this call.
+        callback: called with the list of values when the map has ended; None: nothing is called.
+        error_callback: called with the exception if the map failed.
+            For both see apply_async.
+
+        Returns a MapResult, whose get() returns the list of values.
+
+        Raises:
+            ValueError: the pool was closed or terminated, or chunksize is less than 1.
+            TypeError: iterable cannot be iterated over.
+            RuntimeError: this process is a forked child of the pool's.
+            All other failures are the result's: get() raises them.
+        """
         return self._map_async(func, iterable, False, chunksize, callback, error_callback)
 
     def starmap_async(
@@ -250,7 +338,15 @@ class Pool(LikeStdlib):
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> MapResult:
-        """Start a starmap and return at once: see map_async."""
+        """Submit a starmap, and return at once.
+
+        func, iterable, chunksize: as in starmap. The items are read in this call.
+        callback, error_callback: as in map_async.
+
+        Returns a MapResult, whose get() returns the list of values.
+
+        Raises: as map_async.
+        """
         return self._map_async(func, iterable, True, chunksize, callback, error_callback)
 
     def _map_job(
@@ -321,19 +417,42 @@ class Pool(LikeStdlib):
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> ImapResults:
-        """An iterator over the results, in the input's order. The input is read a bounded
-        number of items ahead of the results that were taken."""
+        """Return an iterator over func(x) for x in iterable, computed in the workers.
+
+        func: a function of one argument.
+        iterable: the items. They are read a bounded number ahead of the values that were taken
+            (50 ms of work; at least 64 items; at most 1024, or 16 MB), by another thread unless
+            it is a list, a range or the like.
+        chunksize: how many items make one call to a worker.
+
+        Returns an IMapIterator, which gives the values in the order of the items. Where a call
+        failed it raises the exception, and goes on with the next item, or with the next chunk
+        where chunksize is above 1. What iterable raises comes after the values of the items before
+        it, and ends the iteration.
+
+        Raises:
+            ValueError: the pool was closed or terminated, or chunksize is less than 1.
+            RuntimeError: this process is a forked child of the pool's.
+            All other failures come from the iterator.
+        """
         return self._imap(func, iterable, chunksize, True)
 
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> ImapResults:
-        """imap, with the results in the order in which they arrive."""
+        """Return an iterator over func(x) for x in iterable, in the order in which the calls end.
+
+        func, iterable, chunksize: as in imap.
+
+        Returns an IMapUnorderedIterator. A failed call raises its exception when it has ended.
+
+        Raises: as imap.
+        """
         return self._imap(func, iterable, chunksize, False)
 
     def _imap(
         self,
-        func: Callable[[Any], Any],
+        func: Callable[..., Any],
         iterable: Iterable[Any],
         chunksize: int,
         ordered: bool,
@@ -351,9 +470,15 @@ class Pool(LikeStdlib):
     # ---- what the workers are doing ----
 
     def dump(self, file: Any = None) -> None:
-        """Write what each worker is doing to file (a text file; None: sys.stderr): its call, for
-        how long it has run, and the worker's Python stack. For a pool that seems stuck. Takes
-        one second at most."""
+        """Write what each worker is doing: its call, for how long, and its Python stack. For a pool
+        that seems stuck. Takes one second at most.
+
+        file: a text file, or any object with a method write(text); None: sys.stderr.
+
+        Raises:
+            What file.write raises.
+            RuntimeError: this process is a forked child of the pool's.
+        """
         from .dump import describe_pool  # here, since most programs never need it
 
         self._check_owner()
@@ -363,7 +488,12 @@ class Pool(LikeStdlib):
     # ---- ending ----
 
     def close(self) -> None:
-        """Accept no more work. The work that was submitted is done."""
+        """Accept no more work. What was submitted is still done; then the workers exit. Returns at
+        once; may be called again.
+
+        Raises:
+            RuntimeError: this process is a forked child of the pool's.
+        """
         self._check_owner()
         if self._state == RUN:
             self._state = CLOSE
@@ -371,7 +501,13 @@ class Pool(LikeStdlib):
             self._submitting.close(self._core.shut)
 
     def terminate(self) -> None:
-        """Stop now: unfinished calls fail with TaskCancelled, the workers are killed."""
+        """Stop now: kill the workers, and fail the calls that have not ended with TaskCancelled.
+        Idle workers exit in the normal way; those that handle SIGTERM get that signal first, and
+        are killed two seconds later. May be called again.
+
+        Raises:
+            RuntimeError: this process is a forked child of the pool's.
+        """
         self._check_owner()
         self._state = TERMINATE
         self._crew.terminated = True
@@ -382,7 +518,12 @@ class Pool(LikeStdlib):
 
     def join(self) -> None:
         """Wait until all work is done, all callbacks have returned and all workers have exited.
-        Only after close or terminate."""
+        Only after close or terminate; may be called again.
+
+        Raises:
+            ValueError: neither close nor terminate was called.
+            RuntimeError: this process is a forked child of the pool's.
+        """
         self._check_owner()
         if self._state == RUN:
             raise ValueError("Pool is still running")
