@@ -4,72 +4,9 @@
 
 #include <string.h>
 
-#define SINK_LEAST 512
 #define SINK_KEEP (4 << 20)	/* an encoder with a larger sink is not kept */
 #define MEMO_KEEP 1024		/* bytes; after a longer message the pickler is not kept */
 #define VIEW_FROM 4096		/* bytes; longer pickles are parsed without a copy */
-
-/* ---- the sink ---- */
-
-int sink_write(struct sink *sink, const void *data, size_t len)
-{
-	if (len > sink->capacity - sink->len) {
-		size_t capacity = sink->capacity ? sink->capacity : SINK_LEAST;
-		char *grown;
-
-		while (capacity - sink->len < len)
-			capacity += capacity;
-		grown = PyMem_Realloc(sink->data, capacity);
-		if (!grown) {
-			PyErr_NoMemory();
-			return -1;
-		}
-		sink->data = grown;
-		sink->capacity = capacity;
-	}
-	memcpy(sink->data + sink->len, data, len);
-	sink->len += len;
-	return 0;
-}
-
-static PyObject *sink_write_method(PyObject *self, PyObject *data)
-{
-	Py_buffer view;
-	int r;
-
-	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
-		return NULL;
-	r = sink_write((struct sink *)self, view.buf, (size_t)view.len);
-	PyBuffer_Release(&view);
-	if (r < 0)
-		return NULL;
-	Py_RETURN_NONE;
-}
-
-static void sink_dealloc(PyObject *self)
-{
-	PyTypeObject *type = Py_TYPE(self);
-
-	PyMem_Free(((struct sink *)self)->data);
-	type->tp_free(self);
-	Py_DECREF(type);
-}
-
-static PyMethodDef sink_methods[] = {
-	{ "write", sink_write_method, METH_O, "Append bytes." },
-	{ 0 },
-};
-
-PyType_Spec sink_spec = {
-	.name = "allcores._core.Sink",
-	.basicsize = sizeof(struct sink),
-	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-	.slots = (PyType_Slot[]){
-		{ Py_tp_dealloc, sink_dealloc },
-		{ Py_tp_methods, sink_methods },
-		{ 0 },
-	},
-};
 
 /* ---- which pickler ---- */
 

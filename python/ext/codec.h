@@ -14,7 +14,7 @@
 #ifndef CODEC_H
 #define CODEC_H
 
-#include "ext.h"
+#include "sink.h"
 
 enum request_kind {
 	REQUEST_ARGS,		/* f(*payload) */
@@ -46,17 +46,8 @@ struct response {
 	int64_t outside_ns;	/* and that of decoding function and items */
 };
 
-extern PyType_Spec sink_spec;
-
 /* The number that every call has in the engine: which function to call, the request says. */
 #define ANY_CALL ((ac_call_fn *)1)
-
-/* A growing buffer to which a pickler writes: a Python object with a method write. */
-struct sink {
-	PyObject_HEAD
-	char *data;
-	size_t len, capacity;
-};
 
 struct encoder {
 	struct state *state;
@@ -74,8 +65,7 @@ struct encoder *encoder_take(struct state *state);
 /* Give it back, to be used for the next message. */
 void encoder_give(struct state *state, struct encoder *encoder);
 void encoder_free(struct encoder *encoder);
-/* These append to the sink. -1 with an exception set. */
-int sink_write(struct sink *sink, const void *data, size_t len);
+/* Append to the sink. -1 with an exception set. */
 int encode_object(struct encoder *encoder, PyObject *object);
 
 /* Whether this callable is written as its name: it pickles so, and its name means this object now. */

@@ -2,6 +2,7 @@
 /* The module allcores._core: registers its types and functions, fills and frees its state. */
 #include "function.h"
 #include "pool.h"
+#include "sink.h"
 #include "stream.h"
 #include "task.h"
 #include "undisturbed.h"
