@@ -185,6 +185,9 @@ static PyObject *decode_sequence(struct decoding *decoding, enum tag tag)
 	if (count > (size_t)(decoding->end - decoding->at) || decoding->nested == NESTED_MOST)
 		return refuse();
 	sequence = tag == LIST ? PyList_New(count) : PyTuple_New(count);
+	/* The garbage collector would do so, once it has looked into the tuple. */
+	if (sequence && tag == TUPLE && count)
+		PyObject_GC_UnTrack(sequence);
 	if (sequence && decode_items(decoding, tag == LIST ?
 					((PyListObject *)sequence)->ob_item :
 					((PyTupleObject *)sequence)->ob_item, count) < 0)
