@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "small.h"
+
 #define SINK_KEEP (4 << 20)	/* an encoder with a larger sink is not kept */
 #define MEMO_KEEP 1024		/* bytes; after a longer message the pickler is not kept */
 #define VIEW_FROM 4096		/* bytes; longer pickles are parsed without a copy */
@@ -165,6 +167,17 @@ int encode_object(struct encoder *encoder, PyObject *object)
 {
 	return dumps_plainly(encoder->state) ? encode_plainly(encoder, object) :
 					       encode_by_dumps(encoder, object);
+}
+
+/* A program's own dumps sees all objects. */
+int encode_value(struct encoder *encoder, PyObject *value, bool *small)
+{
+	int r = dumps_plainly(encoder->state) ? small_encode(encoder->sink, value) : 0;
+
+	*small = r == 1;
+	if (r)
+		return r < 0 ? -1 : 0;
+	return encode_object(encoder, value);
 }
 
 /* ---- names ---- */
@@ -336,9 +349,11 @@ int encode_request(struct encoder *encoder, PyObject *callable, enum function_pl
 		if (write_name(encoder, callable) < 0)
 			return -1;
 		head.name_len = (uint32_t)(sink->len - at - sizeof head);
-		memcpy(sink->data + at, &head, sizeof head);
 	}
-	return encode_object(encoder, payload);
+	if (encode_value(encoder, payload, &head.small) < 0)
+		return -1;
+	memcpy(sink->data + at, &head, sizeof head);
+	return 0;
 }
 
 /* ---- decoding ---- */
@@ -368,22 +383,31 @@ bool response_failed(const void *data, size_t len)
 	return head.failed;
 }
 
+/* The pickle is copied to private memory before it is parsed. */
+static PyObject *unpickle_copy(struct state *state, const void *data, size_t len)
+{
+	PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len), *object = NULL;
+
+	if (bytes)
+		object = PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads,
+						   bytes);
+	Py_XDECREF(bytes);
+	return object;
+}
+
 PyObject *decode_response(struct state *state, const void *data, size_t len,
 			  struct response *head)
 {
-	PyObject *bytes, *object;
+	PyObject *object;
 
 	if (len < sizeof *head) {
 		PyErr_SetString(PyExc_EOFError, "the result is truncated");
 		return NULL;
 	}
 	memcpy(head, data, sizeof *head);
-	bytes = PyBytes_FromStringAndSize((const char *)data + sizeof *head,
-					  (Py_ssize_t)(len - sizeof *head));
-	if (!bytes)
-		return NULL;
-	object = PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads, bytes);
-	Py_DECREF(bytes);
+	data = (const char *)data + sizeof *head;
+	len -= sizeof *head;
+	object = head->small ? small_decode(data, len) : unpickle_copy(state, data, len);
 	if (object && head->failed && !PyExceptionInstance_Check(object)) {
 		PyErr_Format(PyExc_TypeError, "the failure is not an exception but %.200s",
 			     Py_TYPE(object)->tp_name);

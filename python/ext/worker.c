@@ -13,6 +13,7 @@
 
 #include "codec.h"
 #include "errors.h"
+#include "small.h"
 #include "waiting.h"
 
 #define NAMES_MOST 1024	/* functions whose names a worker remembers */
@@ -275,6 +276,13 @@ static PyObject *decode_bound(struct worker_object *self, const struct job *job)
 	return function;
 }
 
+static PyObject *decode_payload(struct worker_object *self, const struct job *job)
+{
+	if (job->head.small)
+		return small_decode(job->payload, job->payload_len);
+	return decode_object(self->state, job->payload, job->payload_len);
+}
+
 static int decode_job(struct worker_object *self, const struct job *job,
 		      PyObject **function, PyObject **payload)
 {
@@ -283,7 +291,7 @@ static int decode_job(struct worker_object *self, const struct job *job,
 	*function = job->head.place == FUNCTION_NAMED ? find_function(self, job) :
 							decode_bound(self, job);
 	if (*function)
-		*payload = decode_object(self->state, job->payload, job->payload_len);
+		*payload = decode_payload(self, job);
 	return *payload ? 0 : -1;
 }
 
@@ -393,7 +401,9 @@ static int return_value(struct worker_object *self, struct job *job, PyObject *v
 	int r = encoder ? sink_write(encoder->sink, &head, sizeof head) : -1;
 
 	if (r == 0)
-		r = encode_object(encoder, value);
+		r = encode_value(encoder, value, &head.small);
+	if (r == 0)
+		memcpy(encoder->sink->data, &head, sizeof head);
 	if (r == 0)
 		r = return_bytes(job, encoder->sink->data, encoder->sink->len);
 	encoder_give(self->state, encoder);
