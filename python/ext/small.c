@@ -236,3 +236,25 @@ PyObject *small_decode(const void *data, size_t len)
 	}
 	return object;
 }
+
+bool small_items_open(struct small_items *items, const void *data, size_t len)
+{
+	uint8_t tag = len ? *(const uint8_t *)data : NONE;
+
+	if ((tag != LIST && tag != TUPLE) || len < 1 + sizeof items->left)
+		return false;
+	memcpy(&items->left, (const uint8_t *)data + 1, sizeof items->left);
+	items->at = (const uint8_t *)data + 1 + sizeof items->left;
+	items->end = (const uint8_t *)data + len;
+	return true;
+}
+
+PyObject *small_items_next(struct small_items *items)
+{
+	struct decoding decoding = { .at = items->at, .end = items->end, .nested = 1 };
+	PyObject *item = items->left ? decode_value(&decoding) : NULL;
+
+	items->left -= item != NULL;
+	items->at = decoding.at;
+	return item;
+}

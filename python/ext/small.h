@@ -21,4 +21,15 @@ int small_encode(struct sink *sink, PyObject *object);
  * written this. Each byte is read once, so another process may change them meanwhile. */
 PyObject *small_decode(const void *data, size_t len);
 
+/* A list or a tuple that small_encode has written, decoded item by item. */
+struct small_items {
+	const uint8_t *at, *end;
+	uint32_t left;
+};
+
+/* false: these bytes are neither. */
+bool small_items_open(struct small_items *items, const void *data, size_t len);
+/* A new reference, or NULL: at the end, or with an exception set. */
+PyObject *small_items_next(struct small_items *items);
+
 #endif
