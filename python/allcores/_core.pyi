@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The engine of allcores, liballcores, for Python."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, final
 
 from ._jobs import Job
@@ -81,8 +81,9 @@ class Stream:
         self,
         job: Job,
         function: Function,
-        iterator: Iterator[Any],
+        items: Sequence[Any] | Iterator[Any],
         first: int,
+        end: int,
         star: bool,
         chunk: int,
         divisible: bool,

@@ -182,6 +182,7 @@ class ImapJob(Job):
             self._encoded,
             self._iterator,
             self._position,
+            0,
             self._star,
             self.chunk,
             False,

@@ -137,7 +137,7 @@ class InTask(Case):
         with self.assertRaises(allcores.WorkerDied) as caught:
             next(found)
         self.check(caught.exception, how, "die_on_three")
-        self.assertEqual(list(found), [4, 5])  # the chunk is lost, the rest arrives
+        self.assertEqual(list(found), [16, 25])  # the chunk is lost, the rest arrives
 
     def test_killed_while_reading_and_while_writing(self):
         for function, argument in ((tasks.same, tasks.Deadly("read")), (tasks.deadly, "write")):
