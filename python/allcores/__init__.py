@@ -12,7 +12,7 @@ import multiprocessing as _multiprocessing
 import os as _os
 import sys as _sys
 
-from . import _stdlib, errors
+from . import _stdlib_modules, errors
 from .errors import BrokenPool, StartError, TaskCancelled, WorkerDied
 
 __version__ = "0.1.0"
@@ -44,7 +44,7 @@ def _check_gil() -> None:
 
 engine, engine_reason = _choose_engine()
 
-_stdlib.install()
+_stdlib_modules.install()
 
 if engine == "allcores":
     from . import context

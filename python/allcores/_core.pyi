@@ -4,8 +4,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, final
 
-class _Crew(Protocol):
-    def explain(
+class _WorkerProcesses(Protocol):
+    def make_exception(
         self,
         status: int,
         name: str,
@@ -37,7 +37,7 @@ class Pool:
         cls,
         workers: int,
         recycle: int,
-        crew: _Crew,
+        processes: _WorkerProcesses,
         result_type: type[Task],
         tags: list[int] | None,
         eager: bool,

@@ -17,8 +17,8 @@ from types import FunctionType
 
 from . import _core
 from .chunks import GivenChunks, MeasuredChunks, nominal_size
-from ._forked import ForkedCrew, can_fork
-from .crew import Crew, make_process
+from ._forked_workers import ForkedWorkers, can_fork
+from ._worker_processes import WorkerProcesses, make_process
 from .errors import advise
 from .handler import Handler
 from .imap import IMapIterator, IMapUnorderedIterator, Source
@@ -153,16 +153,16 @@ class Pool:
             exitpriority=15,
         )
 
-    def _make_crew(self) -> Crew:
+    def _make_crew(self) -> WorkerProcesses:
         make = functools.partial(
             make_process, self.Process, self._ctx, self._initializer, self._initargs
         )
         first = make()
         if can_fork(first[0]):
-            return ForkedCrew(make, first, self._initializer is not None)
-        from ._started import StartedCrew  # here, since fork does not need it
+            return ForkedWorkers(make, first, self._initializer is not None)
+        from ._started_workers import StartedWorkers  # here, since fork does not need it
 
-        return StartedCrew(make, first)
+        return StartedWorkers(make, first)
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._state == RUN:
@@ -388,7 +388,7 @@ class Pool:
         """Write what each worker is doing to file (a text file; None: sys.stderr): its call, for
         how long it has run, and the worker's Python stack. For a pool that seems stuck. Takes
         one second at most."""
-        from .dump import describe_pool  # here, since most programs never need it
+        from ._dump import describe_pool  # here, since most programs never need it
 
         text = describe_pool(self._core, self._crew, self._processes)
         (file or sys.stderr).write(f"{self!r}\n{text}")
@@ -432,7 +432,7 @@ def _check_chunksize(chunksize: int | None) -> None:
         raise ValueError(f"Chunksize must be 1+, not {chunksize}")
 
 
-def _finish(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+def _finish(core: _core.Pool, crew: WorkerProcesses, intake: Intake, handler: Handler) -> None:
     """Wait until all work of a closed pool is done and its workers have exited."""
     for feeder in intake.feeders():
         if isinstance(feeder, Source):
@@ -444,7 +444,7 @@ def _finish(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> N
     crew.reap(10)
 
 
-def _finalize(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+def _finalize(core: _core.Pool, crew: WorkerProcesses, intake: Intake, handler: Handler) -> None:
     """Finalizer of a pool. Runs at interpreter exit, after terminate(), or when the pool is
     garbage-collected. Only in the last case do submitted tasks finish first."""
     if crew.terminated or util.is_exiting() or not _has_work(core):
@@ -482,7 +482,7 @@ def _has_work(core: _core.Pool) -> bool:
     return stat["waiting"] + stat["running"] > 0
 
 
-def _terminate_pool(core: _core.Pool, crew: Crew, intake: Intake, handler: Handler) -> None:
+def _terminate_pool(core: _core.Pool, crew: WorkerProcesses, intake: Intake, handler: Handler) -> None:
     """Cancel all calls, kill the workers, and wait for their exit, at most 10 seconds."""
     util.debug("terminating pool")
     crew.terminated = True

@@ -14,7 +14,7 @@ static PyObject *explain(const struct explainer *explainer, const struct ac_outc
 	PyObject *text = PyUnicode_DecodeUTF8(outcome->text, (Py_ssize_t)strlen(outcome->text),
 					      "replace");
 
-	return PyObject_CallMethod(explainer->crew, "explain", "isNiiiILKO", outcome->status,
+	return PyObject_CallMethod(explainer->processes, "make_exception", "isNiiiILKO", outcome->status,
 				   ac_errname(outcome->status), text,
 				   outcome->signal, outcome->exit_code, (int)outcome->pid,
 				   outcome->worker, (long long)outcome->ran_ns,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The type Pool: the engine's pool, whose workers are processes that a crew (a Python
- * object) starts. Its methods convert arguments and call the engine; allcores/pool.py says
+ * The type Pool: the engine's pool. A Python object (a subclass of WorkerProcesses) starts the
+ * worker processes, or knows those that the engine forks. The methods of Pool convert arguments and call the engine; allcores/pool.py says
  * what a pool means to its users.
  */
 #include "pool.h"
@@ -18,7 +18,7 @@
 
 struct pool_object {
 	PyObject_HEAD
-	struct explainer explainer;	/* the engine's pool and the crew */
+	struct explainer explainer;	/* the engine's pool and its WorkerProcesses */
 	struct dropped dropped;
 	struct runtime runtime;		/* of a pool whose workers the template forks */
 	PyTypeObject *result_type;	/* what submit returns: a subclass of Task */
@@ -26,17 +26,18 @@ struct pool_object {
 
 /* ---- life ---- */
 
-/* Who starts the workers: the crew, or with a list of tags, the engine's template. */
+/* Who starts the workers: the Python object processes or, with a list of tags, the engine's
+ * template. */
 static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, PyObject *tags,
 			  int eager)
 {
 	if (tags == Py_None) {
 		opts->start = starter_start;
 		opts->ended = starter_ended;
-		opts->start_arg = self->explainer.crew;
+		opts->start_arg = self->explainer.processes;
 		return 0;
 	}
-	if (runtime_init(&self->runtime, self->explainer.crew, tags, eager) < 0)
+	if (runtime_init(&self->runtime, self->explainer.processes, tags, eager) < 0)
 		return -1;
 	opts->workers = (int)self->runtime.workers;
 	opts->runtime = &self->runtime.functions;
@@ -45,16 +46,16 @@ static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, P
 
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 {
-	static char *names[] = { "workers", "recycle", "crew", "result_type", "tags", "eager", NULL };
+	static char *names[] = { "workers", "recycle", "processes", "result_type", "tags", "eager", NULL };
 	struct ac_pool_opts opts = { .size = sizeof opts,
 				     .flags = AC_POOL_INTERRUPTIBLE | AC_POOL_GENTLE };
-	PyObject *crew, *result_type, *tags;
+	PyObject *processes, *result_type, *tags;
 	struct pool_object *self;
 	struct explainer *explainer;
 	int eager, r;
 
 	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iIOO!Op:Pool", names, &opts.workers,
-					 &opts.recycle, &crew, &PyType_Type, &result_type, &tags,
+					 &opts.recycle, &processes, &PyType_Type, &result_type, &tags,
 					 &eager))
 		return NULL;
 	self = (struct pool_object *)type->tp_alloc(type, 0);
@@ -62,7 +63,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 		return NULL;
 	explainer = &self->explainer;
 	explainer->state = state_of((PyObject *)self);
-	explainer->crew = Py_NewRef(crew);
+	explainer->processes = Py_NewRef(processes);
 	self->dropped.explainer = explainer;
 	self->result_type = (PyTypeObject *)Py_NewRef(result_type);
 	if (!explainer->state) {
@@ -92,7 +93,7 @@ static int pool_traverse(PyObject *object, visitproc visit, void *arg)
 	struct pool_object *self = (struct pool_object *)object;
 
 	Py_VISIT(Py_TYPE(object));
-	Py_VISIT(self->explainer.crew);
+	Py_VISIT(self->explainer.processes);
 	Py_VISIT(self->result_type);
 	return dropped_traverse(&self->dropped, visit, arg);
 }
@@ -112,7 +113,7 @@ static void pool_dealloc(PyObject *object)
 		Py_END_ALLOW_THREADS
 	}
 	runtime_clear(&self->runtime);
-	Py_XDECREF(self->explainer.crew);
+	Py_XDECREF(self->explainer.processes);
 	Py_XDECREF(self->result_type);
 	type->tp_free(object);
 	Py_DECREF(type);

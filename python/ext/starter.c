@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Starting workers by a crew: see starter.h. */
+/* Worker processes that Python starts: see starter.h. */
 #include "starter.h"
 
 #include <errno.h>
@@ -9,25 +9,25 @@
 #include "undisturbed.h"
 
 struct start {
-	PyObject *crew;
+	PyObject *processes;
 	unsigned worker;
 	int fd;
 	pid_t pid;
 };
 
-void starter_note_failure(PyObject *crew)
+void starter_note_failure(PyObject *processes)
 {
 	PyObject *error = take_exception();
 
-	if (PyObject_SetAttrString(crew, "failure", error) < 0)
+	if (PyObject_SetAttrString(processes, "failure", error) < 0)
 		PyErr_Clear();
 	Py_DECREF(error);
 }
 
-static void ask_crew(void *arg)
+static void ask_for_process(void *arg)
 {
 	struct start *start = arg;
-	PyObject *pid = PyObject_CallMethod(start->crew, "start", "Ii", start->worker, start->fd);
+	PyObject *pid = PyObject_CallMethod(start->processes, "start_worker", "Ii", start->worker, start->fd);
 
 	if (pid)
 		start->pid = (pid_t)PyLong_AsLong(pid);
@@ -35,31 +35,31 @@ static void ask_crew(void *arg)
 	if (!PyErr_Occurred())
 		return;
 	start->pid = -EAGAIN;
-	starter_note_failure(start->crew);
+	starter_note_failure(start->processes);
 }
 
 /* The engine calls this without its lock, from any thread of this process. An exception of a signal
- * handler in the crew's code would lose the process that it has just started. */
-pid_t starter_start(void *crew, unsigned worker, int fd)
+ * handler in start_worker would lose the process that it has just started. */
+pid_t starter_start(void *processes, unsigned worker, int fd)
 {
-	struct start start = { .crew = crew, .worker = worker, .fd = fd, .pid = -EAGAIN };
-	int r = run_undisturbed(ask_crew, &start);
+	struct start start = { .processes = processes, .worker = worker, .fd = fd, .pid = -EAGAIN };
+	int r = run_undisturbed(ask_for_process, &start);
 
 	return r < 0 ? r : start.pid;
 }
 
 struct end {
-	PyObject *crew;
+	PyObject *processes;
 	unsigned worker;
 	struct ac_outcome *outcome;
 	int counts;
 };
 
-static void ask_crew_how(void *arg)
+static void ask_how_it_ended(void *arg)
 {
 	struct end *end = arg;
 	struct ac_outcome *outcome = end->outcome;
-	PyObject *how = PyObject_CallMethod(end->crew, "ended", "Iiii", end->worker,
+	PyObject *how = PyObject_CallMethod(end->processes, "describe_failed_start", "Iiii", end->worker,
 					    (int)outcome->pid, outcome->signal,
 					    outcome->exit_code);
 	const char *text;
@@ -69,13 +69,13 @@ static void ask_crew_how(void *arg)
 		snprintf(outcome->text, sizeof outcome->text, "%s", text);
 	Py_XDECREF(how);
 	if (PyErr_Occurred())
-		starter_note_failure(end->crew);
+		starter_note_failure(end->processes);
 }
 
-int starter_ended(void *crew, unsigned worker, struct ac_outcome *outcome)
+int starter_ended(void *processes, unsigned worker, struct ac_outcome *outcome)
 {
-	struct end end = { .crew = crew, .worker = worker, .outcome = outcome };
+	struct end end = { .processes = processes, .worker = worker, .outcome = outcome };
 
-	run_undisturbed(ask_crew_how, &end);
+	run_undisturbed(ask_how_it_ended, &end);
 	return end.counts;
 }

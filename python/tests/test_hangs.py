@@ -494,7 +494,7 @@ for scenario in (mapping, mapping_by_one, asking, iterating):
 
 
 class AtEachPlaceBySpawn(AtEachPlace):
-    """Workers are started in another way (Crew._start), which forkserver's are, too."""
+    """Workers are started in another way (StartedWorkers._start), which forkserver's are, too."""
 
     method = "spawn"
 

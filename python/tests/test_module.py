@@ -25,8 +25,9 @@ OURS = {"pool", "context"}  # submodules of our own, with the names of the stand
 # belongs into the function that needs it.
 POOL_IMPORTS = {"__future__", "faulthandler", "fcntl", "multiprocessing.popen_fork", "allcores"} | {
     "allcores." + name for name in (
-        "_core", "_forked", "_stdlib", "chunks", "context", "crew", "descriptors", "errors",
-        "handler", "imap", "intake", "oom", "pool", "results", "stacks", "waiting", "worker")}
+        "_core", "_descriptors", "_forked_workers", "_oom_killer", "_stdlib_modules", "_worker",
+        "_worker_processes", "_worker_stacks", "chunks", "context", "errors", "handler", "imap",
+        "intake", "pool", "results", "waiting")}
 # What this package has in place of the standard library's.
 OWN_NAMES = {"Pool", "get_context"}
 POSIX = {name for _, name, _ in pkgutil.iter_modules(multiprocessing.__path__)

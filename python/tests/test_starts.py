@@ -321,7 +321,7 @@ class Many(Program, unittest.TestCase):
 pool = context.Pool(100)
 tell(pool)
 pids, last = families.pids(pool), pool._pool[-1]
-depth, deepest, prepare = 0, 0, pool._crew.prepare
+depth, deepest, prepare = 0, 0, pool._crew.make_replacement
 def measure(worker):
     global depth, deepest
     depth += 1
@@ -330,7 +330,7 @@ def measure(worker):
         return prepare(worker)
     finally:
         depth -= 1
-pool._crew.prepare = measure
+pool._crew.make_replacement = measure
 os.kill(families.template(pool), signal.SIGSTOP)
 template = families.template(pool)
 for pid in pids:

@@ -58,7 +58,7 @@ class Deaths(Case):
             error = self.death(self.pool.apply, tasks.die_of, (signum,))
             self.assertEqual(error.exitcode, -signum)
             self.assertIn(" in die_of", error.stack)
-            self.assertNotIn("worker.py", error.stack)
+            self.assertNotIn("_worker.py", error.stack)
             self.assertIn(error.stack, str(error))
             self.assertNotIn(error.stack, repr(error))
 
@@ -204,7 +204,7 @@ class Unfetched(Case):
     def test_dropped_while_a_worker_is_replaced(self):
         """Which may happen in a look at what was dropped before."""
         pool = self.new_pool(2)
-        hook = "prepare" if self.method == "fork" else "start"
+        hook = "make_replacement" if self.method == "fork" else "start_worker"
         start, starts = getattr(pool._crew, hook), []
 
         def start_and_drop(*args):
@@ -309,7 +309,7 @@ class Dump(Case):
             self.assertIn("state=RUN", text)
             self.assertRegex(text, rf"pid {pid}: at work for \d+\.\d s, call 11: tasks.nap_deep")
             self.assertIn(" in nap_deep", text)
-            self.assertNotIn("worker.py", text)
+            self.assertNotIn("_worker.py", text)
             self.assertIn("11 calls submitted: 0 waiting, 1 running, 10 done", text)
 
     def test_function_of_c(self):

@@ -5,7 +5,7 @@ tracker, and the forkserver, which forks the workers of that start method.
 The forkserver passes its signal mask on to whatever it forks. SIGINT is blocked in it, since Ctrl-C
 must meet neither a forkserver nor a worker that is still importing: each would print a traceback of
 its own. Processes that the program starts by the same forkserver get SIGINT unblocked: see
-_preloaded.py.
+_forkserver_preload.py.
 
 Before it serves, the forkserver imports what it is told to; in CPython 3.14.1 and later (and late
 3.13) that is the main program, too, which may take long. Whoever starts a process waits for that. An
@@ -19,7 +19,7 @@ import signal
 import time
 from multiprocessing import util
 
-from .descriptors import standard_reserved
+from ._descriptors import standard_reserved
 from .errors import StartError
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -41,7 +41,7 @@ def ensure_running(method: str, mask: set[Any]) -> None:
 def _ensure_forkserver(mask: set[Any]) -> None:
     server = _forkserver()
     # Who blocks SIGINT keeps it blocked.
-    ours = "allcores.worker" if signal.SIGINT in mask else "allcores._preloaded"
+    ours = "allcores._worker" if signal.SIGINT in mask else "allcores._forkserver_preload"
     if ours not in server._preload_modules:
         server._preload_modules = [*server._preload_modules, ours]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -58,7 +58,7 @@ def _forkserver() -> Any:
     return forkserver._forkserver
 
 
-def prepare(method: str, mask: set[Any]) -> None:
+def start_and_wait(method: str, mask: set[Any]) -> None:
     """The same, and wait for it. Starting a worker would wait, too, but no signal handler runs
     meanwhile; here handlers run, and what they raise loses nothing."""
     try:

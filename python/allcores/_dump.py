@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import time
 
-from . import _core, stacks
-from .crew import Crew
+from . import _core, _worker_stacks
+from ._worker_processes import WorkerProcesses
 
 STATES = ("no process", "starting", "idle", "at work")
 STARTING, BUSY = 1, 3
@@ -15,7 +15,7 @@ PATIENCE = 1.0  # seconds within which workers write their stacks, if they can
 QUIET = 0.02  # seconds: if nothing was written meanwhile, the stacks are complete
 
 
-def describe_pool(core: _core.Pool, crew: Crew, size: int) -> str:
+def describe_pool(core: _core.Pool, processes: WorkerProcesses, size: int) -> str:
     """The pool's counts, then each worker, with its Python stack if it is working."""
     stat = core.stat()
     counts = ", ".join(
@@ -24,11 +24,11 @@ def describe_pool(core: _core.Pool, crew: Crew, size: int) -> str:
     lines = [
         f"{stat['submitted']} calls submitted: {counts}; workers that died: {stat['deaths']}"
     ]
-    if problem := crew.describe_template():
+    if problem := processes.describe_template():
         lines.append(problem)
-    workers = [Worker(number, crew, *row) for number, row in enumerate(core.workers(size))]
+    workers = [Worker(number, processes, *row) for number, row in enumerate(core.workers(size))]
     asked = [worker.number for worker in workers if worker.is_working() and worker.request_stack()]
-    _await_stacks(crew.stacks, asked)
+    _await_stacks(processes.stacks, asked)
     for worker in workers:
         lines.append(worker.describe())
         if worker.is_working():
@@ -36,7 +36,7 @@ def describe_pool(core: _core.Pool, crew: Crew, size: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _await_stacks(written: stacks.Stacks, workers: list[int]) -> None:
+def _await_stacks(written: _worker_stacks.Stacks, workers: list[int]) -> None:
     """Wait until each of these workers has written its stack and writes no more."""
     end = time.monotonic() + PATIENCE
     before: list[str] = []
@@ -50,12 +50,13 @@ class Worker:
     """One seat: the engine's row about it, its process, its stacks."""
 
     def __init__(
-        self, number: int, crew: Crew, state: int, pid: int, call: int, ns: int, text: str
+        self, number: int, processes: WorkerProcesses, state: int, pid: int, call: int, ns: int,
+        text: str,
     ) -> None:
         self.number = number
-        self._crew = crew
+        self._processes = processes
         self._state = state
-        self._process = crew.processes[number] if number < len(crew.processes) else None
+        self._process = processes.processes[number] if number < len(processes.processes) else None
         # A worker that has not taken its seat yet: the engine does not know its pid.
         self._pid = pid or (state == STARTING and self._process and self._process.pid) or 0
         self._call = call
@@ -68,8 +69,8 @@ class Worker:
 
     def request_stack(self) -> bool:
         """Make the worker write its stack. False: it cannot."""
-        self._crew.stacks.take(self.number)  # a stack that came too late for an earlier dump
-        return self._crew.is_current(self.number, self._pid) and stacks.request(self._pid)
+        self._processes.stacks.take(self.number)  # a stack that came too late for an earlier dump
+        return self._processes.is_current(self.number, self._pid) and _worker_stacks.request(self._pid)
 
     def describe(self) -> str:
         """One line."""
@@ -84,9 +85,9 @@ class Worker:
 
     def stack(self, was_asked: bool) -> list[str]:
         """The lines of its stack, or one that says why there is none."""
-        text = self._crew.stacks.take(self.number) if was_asked else ""
+        text = self._processes.stacks.take(self.number) if was_asked else ""
         if text:
-            return [f"  {line}" for line in stacks.task_stacks(text).splitlines()]
+            return [f"  {line}" for line in _worker_stacks.task_stacks(text).splitlines()]
         return [f"  no Python stack: {self._why_no_stack(was_asked)}"]
 
     def _why_no_stack(self, was_asked: bool) -> str:

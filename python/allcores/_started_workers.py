@@ -11,9 +11,9 @@ from collections.abc import Callable
 from multiprocessing import current_process, get_start_method, util
 from multiprocessing.process import BaseProcess
 
-from . import _core, crew, errors, servers
-from .crew import Crew, Made, has_ended, pid_of
-from .descriptors import above_standard, standard_reserved
+from . import _core, _stdlib_servers, _worker_processes, errors
+from ._worker_processes import UnstartedWorker, WorkerProcesses, has_ended, pid_of
+from ._descriptors import above_standard, standard_reserved
 from .waiting import SLICE
 
 
@@ -33,12 +33,12 @@ def _kill_with_owner(fd: int, pid: int) -> None:
         pass  # the process has exited already
 
 
-class StartedCrew(Crew):
+class StartedWorkers(WorkerProcesses):
     """Workers started by the context's own Process. The engine asks for each."""
 
-    def __init__(self, make: Callable[[], Made], first: Made) -> None:
+    def __init__(self, make: Callable[[], UnstartedWorker], first: UnstartedWorker) -> None:
         super().__init__(make, first)
-        self._unused: Made | None = first
+        self._not_started: UnstartedWorker | None = first
         # Workers get the signal mask of the thread that made the pool, not of the one that starts
         # them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -50,10 +50,10 @@ class StartedCrew(Crew):
         # must not ask for.
         if self._method != "fork" and current_process().daemon:
             raise AssertionError("daemonic processes are not allowed to have children")
-        servers.prepare(self._method, self._mask)
+        _stdlib_servers.start_and_wait(self._method, self._mask)
         return _core.Pool(workers, recycle, self, result_type, None, False)
 
-    def start(self, worker: int, fd: int) -> int:
+    def start_worker(self, worker: int, fd: int) -> int:
         """Start the process for seat number worker. Return its pid, 0 if it has none, or -errno.
         The extension calls it in a thread that runs no signal handlers."""
         try:
@@ -66,7 +66,7 @@ class StartedCrew(Crew):
     def _start_safely(self, worker: int, fd: int) -> int:
         # Not without a time limit: a garbage collection in the thread that holds the lock may be
         # terminating this very pool, and waits for this call to return.
-        while not crew.reaping.acquire(timeout=SLICE):
+        while not _worker_processes.reaping_lock.acquire(timeout=SLICE):
             if self.terminated:
                 return -errno.ECANCELED
         try:
@@ -74,23 +74,23 @@ class StartedCrew(Crew):
                 self._start(worker, fd)
             return pid_of(self.processes[worker])
         finally:
-            crew.reaping.release()
+            _worker_processes.reaping_lock.release()
 
     def _start(self, worker: int, fd: int) -> None:
         self.record_end(worker)
-        (process, seat), self._unused = self._unused or self._make(), None
+        (process, seat), self._not_started = self._not_started or self._make(), None
         method = self._method = _method_of(process)
         if method == "fork":
             # The engine closes fd in a child of a thread that it does not know: this one.
             fd = above_standard(os.dup(fd))
         seat.assign(worker, fd, self.stacks.fd)
-        servers.ensure_running(method, self._mask)
+        _stdlib_servers.ensure_running(method, self._mask)
         # SIGINT is blocked in the child until the child has set its handler.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
             process.start()
-            self.seat(worker, process)
+            self.put_in_seat(worker, process)
             if method != "fork" and pid_of(process):
                 _kill_with_owner(fd, pid_of(process))
         finally:
@@ -100,7 +100,7 @@ class StartedCrew(Crew):
         util.debug("added worker")
         self.reap_recorded()
 
-    def ended(
+    def describe_failed_start(
         self, worker: int, pid: int, signum: int, exitcode: int
     ) -> tuple[int, int, str, bool]:
         """How a process ended before it took its seat (signum, exitcode: as the engine knows it): a
@@ -113,21 +113,21 @@ class StartedCrew(Crew):
         text = errors.end_text(known)
         if end and end.start_failure:
             text = f"{text}: {end.start_failure}"
-        oom = known == -signal.SIGKILL and self._judge_oom(pid) is True
+        oom = known == -signal.SIGKILL and self._was_oom_killed(pid) is True
         if known is None:
             return 0, -1, errors.cut(text), False
         return max(-known, 0), max(known, -1), errors.cut(text), oom
 
-    def _ask_process(self, end: crew.End) -> int | None:
+    def _ask_process(self, end: _worker_processes.ProcessEnd) -> int | None:
         """Its exit code, where a parent that is not this process (forkserver) reports it a moment
         later. Not for ever: see _start_safely."""
-        while not crew.reaping.acquire(timeout=SLICE):
+        while not _worker_processes.reaping_lock.acquire(timeout=SLICE):
             if self.terminated:
                 return None
         try:
             return end.reap(SLICE if self.terminated else 1.0)
         finally:
-            crew.reaping.release()
+            _worker_processes.reaping_lock.release()
 
     def _peak_of(self, peak_rss: int) -> int | None:
         """The worker's peak memory, or None. A process that was not forked from us begins with the

@@ -14,8 +14,8 @@ from multiprocessing.context import get_spawning_popen
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd, ForkingPickler
 
-from . import _core, stacks
-from .descriptors import above_standard
+from . import _core, _worker_stacks
+from ._descriptors import above_standard
 from .errors import cut, describe
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -115,7 +115,7 @@ def _open_parent_sentinel(owner: int) -> int | None:
         return None
 
 
-def be_forked_worker(
+def run_forked_worker(
     process: BaseProcess, seat: Seat, owner: int, mask: Iterable[int]
 ) -> int:
     """Run a worker that the engine's template forked, and return its exit code. All signals may be
@@ -152,7 +152,7 @@ def main(
     seat: Seat, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
     """Take the seat, run the initializer, run calls until the worker is to exit."""
-    fd = stacks.write_to(seat.stacks_fd, seat.number)
+    fd = _worker_stacks.write_to(seat.stacks_fd, seat.number)
     try:
         _set_up(seat)
         worker = seat.take()
@@ -161,21 +161,21 @@ def main(
         return
     except BaseException as error:
         # The owner may learn no more than the exit code otherwise.
-        stacks.write_start_failure(fd, _line(error))
+        _worker_stacks.write_start_failure(fd, one_line(error))
         raise
     if initializer is not None:
         worker.say(f"the initializer, {describe(initializer)}")
         try:
             initializer(*initargs)
         except BaseException as error:
-            worker.ready(1, refusal(initializer, error))
+            worker.ready(1, initializer_failure(initializer, error))
             raise
     worker.ready()
     worker.run()
     util.debug("worker exits")
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception:
@@ -183,9 +183,9 @@ def _line(error: BaseException) -> str:
     return cut(f"{type(error).__name__}: {text}")
 
 
-def refusal(initializer: Callable[..., object], error: BaseException) -> str:
+def initializer_failure(initializer: Callable[..., object], error: BaseException) -> str:
     """Why a worker can't start."""
-    return cut(f"initializer {describe(initializer)} raised {_line(error)}")
+    return cut(f"initializer {describe(initializer)} raised {one_line(error)}")
 
 
 # Where a call failed: enum stage in ext/worker.c.

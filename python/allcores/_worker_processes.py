@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a pool's owner knows of its worker processes: their Process objects, and how they ended.
 
-_forked.py and _started.py say how they come into being.
+_forked_workers.py and _started_workers.py say how they come into being.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from multiprocessing import popen_fork
 from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
-from . import _core, errors, oom, stacks
-from .worker import Seat, main
+from . import _core, _oom_killer, _worker_stacks, errors
+from ._worker import Seat, main
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 # Held while a process is reaped or started by Process.start. How a process ended can be read once
 # only (waitpid, the pipe of the forkserver), so of two threads that ask at once one gets a wrong
 # answer. And starting a process polls all others (multiprocessing's _cleanup).
-reaping = threading.RLock()
-_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+reaping_lock = threading.RLock()
+_instances: weakref.WeakSet[WorkerProcesses] = weakref.WeakSet()
 
 
 def _disown_workers() -> None:
     """Runs in a forked child. The workers are its parent's: the child must not terminate them
     when it exits, as multiprocessing does with a process's own children."""
-    global reaping
-    reaping = threading.RLock()
-    for crew in _crews:
-        _stdlib_process._children.difference_update(crew.processes)  # type: ignore[attr-defined]
+    global reaping_lock
+    reaping_lock = threading.RLock()
+    for workers in _instances:
+        _stdlib_process._children.difference_update(workers.processes)  # type: ignore[attr-defined]
 
 
 os.register_at_fork(after_in_child=_disown_workers)
@@ -70,7 +70,7 @@ ENDS_MOST = 1000
 UNKNOWN_EXIT = 255
 
 
-def _look_for_others(process: BaseProcess) -> None:
+def _note_reaped_by_others(process: BaseProcess) -> None:
     """Note the end of a child that somebody else has reaped: a handler of the program's, or, where
     SIGCHLD is ignored, the kernel. multiprocessing would take the child for alive."""
     popen = getattr(process, "_popen", None)
@@ -93,25 +93,25 @@ def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
     end = time.monotonic() + timeout
     pause = 0.0005
     while (exitcode := process.exitcode) is None and time.monotonic() < end:
-        _look_for_others(process)
+        _note_reaped_by_others(process)
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
     return exitcode
 
 
-class End:
+class ProcessEnd:
     """How a process ended that has left its seat, as far as it is known."""
 
     def __init__(self, process: BaseProcess, written: str) -> None:
         self.name = process.name
-        self.stack = stacks.crash_stack(written)
-        self.start_failure = stacks.start_failure(written)
+        self.stack = _worker_stacks.crash_stack(written)
+        self.start_failure = _worker_stacks.start_failure(written)
         self._process: BaseProcess | None = process  # until it has been reaped
         self._exitcode: int | None = None
 
     def reap(self, timeout: float | None) -> int | None:
         """Wait for the process, and return its exit code; None: not within timeout seconds."""
-        with reaping:
+        with reaping_lock:
             try:
                 self._reap(timeout)
             except ValueError:  # its user has closed the Process object
@@ -129,8 +129,8 @@ class End:
             self._process = None  # closes its descriptors
 
 
-# A Process object for a worker, and the seat that its function will be given.
-Made = tuple[BaseProcess, Seat]
+# A Process object that was not started yet, and the seat that its function will be given.
+UnstartedWorker = tuple[BaseProcess, Seat]
 
 
 def make_process(
@@ -138,7 +138,7 @@ def make_process(
     context: Any,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
-) -> Made:
+) -> UnstartedWorker:
     """A Process object for one more worker. make(context, ...) makes it: Pool.Process."""
     seat = Seat()
     process = make(context, target=main, args=(seat, initializer, initargs))
@@ -147,16 +147,16 @@ def make_process(
     return process, seat
 
 
-class Crew:
+class WorkerProcesses:
     """The worker processes of a pool, as the owner knows them.
 
-    make: makes the Process object of one more worker; first: what it has returned first.
+    make: makes one more UnstartedWorker; first: what it has returned first.
 
     The engine calls it from any thread. It has no reference to the pool, so that the pool can be
-    garbage-collected while the crew is in use.
+    garbage-collected while its workers are in use.
     """
 
-    def __init__(self, make: Callable[[], Made], first: Made) -> None:
+    def __init__(self, make: Callable[[], UnstartedWorker], first: UnstartedWorker) -> None:
         self._make = make
         self._first = first
         # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it. The
@@ -164,21 +164,21 @@ class Crew:
         # comes here. Reentrant, since a garbage collection in this thread may come here, too.
         self._ends_lock = threading.RLock()
         self._recorded: set[int] = set()  # seats whose process's end is in _ends
-        self._ends: dict[int, End] = {}  # by pid, the oldest first
-        self._unreaped: list[End] = []
+        self._ends: dict[int, ProcessEnd] = {}  # by pid, the oldest first
+        self._unreaped: list[ProcessEnd] = []
         self.processes: list[BaseProcess] = []
-        self.stacks = stacks.Stacks()
-        self._kills_before = oom.read()
+        self.stacks = _worker_stacks.Stacks()
+        self._kills_before = _oom_killer.read_kills()
         self._killed: set[int] = set()  # pids of workers that died by SIGKILL and were explained
         self.failure: BaseException | None = None
         self.terminated = False  # the pool was terminated: start no more processes
-        _crews.add(self)
+        _instances.add(self)
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
-        """Open the engine's pool: its workers are this crew's."""
+        """Open the engine's pool: its workers are these."""
         raise NotImplementedError
 
-    def seat(self, worker: int, process: BaseProcess) -> None:
+    def put_in_seat(self, worker: int, process: BaseProcess) -> None:
         """This process is in that seat from now on."""
         with self._ends_lock:
             self.processes[worker : worker + 1] = [process]
@@ -195,7 +195,7 @@ class Crew:
             if worker in self._recorded:  # a first attempt to replace it failed
                 return
             self._recorded.add(worker)
-            end = End(process, self.stacks.take(worker))
+            end = ProcessEnd(process, self.stacks.take(worker))
             self._unreaped.append(end)
             self._ends.pop(pid, None)
             self._ends[pid] = end
@@ -205,16 +205,16 @@ class Crew:
     def reap_recorded(self) -> None:
         """Reap those that have ended, without waiting. If another thread is reaping, the next call
         does it: a garbage collection in that thread may wait for this one."""
-        if reaping.acquire(blocking=False):
+        if reaping_lock.acquire(blocking=False):
             try:
                 # Others may append to the list meanwhile.
                 for end in [end for end in self._unreaped if end.reap(0) is not None]:
                     if end in self._unreaped:
                         self._unreaped.remove(end)
             finally:
-                reaping.release()
+                reaping_lock.release()
 
-    def explain(
+    def make_exception(
         self,
         status: int,
         name: str,
@@ -243,7 +243,7 @@ class Crew:
             known,
             end.name if end else None,
             errors.describe(function),
-            self._judge_oom(pid) if known == -signal.SIGKILL else False,
+            self._was_oom_killed(pid) if known == -signal.SIGKILL else False,
             ran_ns / 1e9 if ran_ns else None,
             self._peak_of(peak_rss),
             end.stack if end else None,
@@ -253,26 +253,26 @@ class Crew:
         """The worker's peak memory, or None."""
         return peak_rss or None
 
-    def _judge_oom(self, pid: int) -> bool | None:
-        """Count this death by SIGKILL. Return whether the OOM killer caused it: see oom.verdict."""
+    def _was_oom_killed(self, pid: int) -> bool | None:
+        """Count this death by SIGKILL. Return whether the OOM killer caused it: see _oom_killer.was_killed."""
         self._killed.add(pid)
-        return oom.verdict(self._kills_before, oom.read(), len(self._killed))
+        return _oom_killer.was_killed(self._kills_before, _oom_killer.read_kills(), len(self._killed))
 
     def is_current(self, worker: int, pid: int) -> bool:
         """Whether this process is in that seat, and has not been reaped."""
-        with reaping:
+        with reaping_lock:
             if worker >= len(self.processes):
                 return False
             process = self.processes[worker]
             return not has_ended(process) and process.pid == pid
 
-    def _find_end(self, pid: int, worker: int) -> End | None:
+    def _find_end(self, pid: int, worker: int) -> ProcessEnd | None:
         with self._ends_lock:
             process = self.processes[worker] if worker < len(self.processes) else None
         ended_pid = self.ended_pid(process) if process is not None else 0
         with self._ends_lock:
             if ended_pid == pid and process is not None and worker not in self._recorded:
-                return End(process, self.stacks.peek(worker))
+                return ProcessEnd(process, self.stacks.peek(worker))
             return self._ends.get(pid)
 
     def describe_template(self) -> str | None:

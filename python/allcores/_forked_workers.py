@@ -21,9 +21,9 @@ from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
 from . import _core
-from .crew import UNKNOWN_EXIT, Crew, Made, has_ended
-from .descriptors import above_standard
-from .worker import be_forked_worker
+from ._worker_processes import UNKNOWN_EXIT, UnstartedWorker, WorkerProcesses, has_ended
+from ._descriptors import above_standard
+from ._worker import run_forked_worker
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _tag_of(process: BaseProcess) -> int:
     return process._identity[-1]
 
 
-# ---- the crew ----
+# ---- the workers of a pool ----
 
 
 @contextmanager
@@ -237,22 +237,22 @@ def _has_handlers() -> bool:
     return False
 
 
-class ForkedCrew(Crew):
+class ForkedWorkers(WorkerProcesses):
     """Workers that the engine's template forks."""
 
-    def __init__(self, make: Callable[[], Made], first: Made, has_initializer: bool) -> None:
+    def __init__(self, make: Callable[[], UnstartedWorker], first: UnstartedWorker, has_initializer: bool) -> None:
         super().__init__(make, first)
         self._has_initializer = has_initializer
         self._owner = os.getpid()
         self._core: _core.Pool | None = None
-        self._firsts: list[Made] = []  # the first process of each worker
+        self._first_workers: list[UnstartedWorker] = []  # the first process of each worker
         self._mask: set[int] = set()
         self._stdin: TextIO | None = None  # the workers' sys.stdin
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool: forks the template once, which forks the workers."""
-        self._firsts = [self._first, *(self._make() for _ in range(workers - 1))]
-        self.processes = [process for process, _ in self._firsts]
+        self._first_workers = [self._first, *(self._make() for _ in range(workers - 1))]
+        self.processes = [process for process, _ in self._first_workers]
         sys.audit("os.fork")
         util._flush_std_streams()  # type: ignore[attr-defined]
         self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -274,7 +274,7 @@ class ForkedCrew(Crew):
         handler of the program's, which runs only where the interpreter does."""
         return self._has_initializer or _has_handlers()
 
-    def prepare(self, worker: int) -> int:
+    def make_replacement(self, worker: int) -> int:
         """Make the Process object of a worker that replaces another, and return its tag. The extension
         calls it in a thread that runs no signal handlers."""
         # The engine knows how the last process of a seat has ended, not those before it.
@@ -283,7 +283,7 @@ class ForkedCrew(Crew):
         process, _ = self._make()
         assert self._core is not None
         _note_started(process, WorkerPopen(self._core, worker, _tag_of(process)))
-        self.seat(worker, process)
+        self.put_in_seat(worker, process)
         util.debug("added worker")
         if problem := self.describe_template():
             util.sub_warning(problem)
@@ -301,18 +301,18 @@ class ForkedCrew(Crew):
             "inherit locks that these hold"
         )
 
-    def run(self, worker: int, tag: int) -> int:
+    def run_worker(self, worker: int, tag: int) -> int:
         """In the worker's process: do its work. Return its exit code."""
         _keep_tracker(False)  # the worker's own forks are its program's
         process, seat = self._process_of(worker, tag)
         seat.assign(worker, -1, self.stacks.fd)
         seat.stdin = self._stdin
-        return be_forked_worker(process, seat, self._owner, self._mask)
+        return run_forked_worker(process, seat, self._owner, self._mask)
 
-    def _process_of(self, worker: int, tag: int) -> Made:
-        first, _ = self._firsts[worker]
+    def _process_of(self, worker: int, tag: int) -> UnstartedWorker:
+        first, _ = self._first_workers[worker]
         if _tag_of(first) == tag:
-            return self._firsts[worker]
+            return self._first_workers[worker]
         # A replacement. The Process object that the owner has made for it is not in this copy of
         # its memory: make the same one.
         _stdlib_process._process_counter = itertools.count(tag)  # type: ignore[attr-defined]
@@ -328,7 +328,7 @@ class ForkedCrew(Crew):
         """Terminate a pool that could not be opened, as far as it was."""
         core = core or self._core
         if core is not None:  # all were started, and perhaps not all noted
-            for worker, (process, _) in enumerate(self._firsts):
+            for worker, (process, _) in enumerate(self._first_workers):
                 if process._popen is None:  # type: ignore[attr-defined]
                     _note_started(process, WorkerPopen(core, worker, _tag_of(process)))
         super().stop(core)
@@ -336,4 +336,4 @@ class ForkedCrew(Crew):
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have exited or are about to."""
         super().reap(timeout)
-        self._core = None  # which refers to this crew
+        self._core = None  # which refers to this object
