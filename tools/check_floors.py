@@ -61,7 +61,7 @@ LAYERS = """
 """
 
 # python/ext, the lowest file first: a file includes only files in front of it, so there is no circle.
-EXTENSION = ("ext errors waiting undisturbed codec outcome dropped task stream worker starter runtime "
+EXTENSION = ("ext errors records waiting undisturbed codec outcome dropped task stream worker starter runtime "
              "pool module").split()
 
 LAYER = {stem: number for number, line in enumerate(LAYERS.split("\n"))

@@ -21,7 +21,7 @@ from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
 from . import _core
-from ._worker_processes import UNKNOWN_EXIT, UnstartedWorker, WorkerProcesses, has_ended
+from ._worker_processes import UNKNOWN_EXIT, UnstartedWorker, WorkerProcesses, exitcode_of, has_ended
 from ._descriptors import above_standard
 from ._worker import run_forked_worker
 
@@ -115,15 +115,13 @@ class WorkerPopen:
             return None
         # Another thread may have asked, too, and in time: the engine remembers one end of a seat.
         if end is not None and self._core is not None:
-            self._note_end(*end)
+            self._note_end(end)
         return self.returncode
 
-    def _note_end(self, pid: int, signum: int, exitcode: int) -> None:
-        self._pid = pid or None
-        if signum:
-            self.returncode = -signum
-        else:
-            self.returncode = exitcode if exitcode >= 0 else UNKNOWN_EXIT
+    def _note_end(self, end: _core.Outcome) -> None:
+        self._pid = end.pid or None
+        exitcode = exitcode_of(end)
+        self.returncode = UNKNOWN_EXIT if exitcode is None else exitcode
         self._core = None
 
     def _send_signal(self, signum: int) -> None:

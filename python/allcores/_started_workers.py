@@ -12,7 +12,7 @@ from multiprocessing import current_process, get_start_method, util
 from multiprocessing.process import BaseProcess
 
 from . import _core, _stdlib_servers, _worker_processes, errors
-from ._worker_processes import UnstartedWorker, WorkerProcesses, has_ended, pid_of
+from ._worker_processes import UnstartedWorker, WorkerProcesses, exitcode_of, has_ended, pid_of
 from ._descriptors import above_standard, standard_reserved
 from .waiting import SLICE
 
@@ -100,23 +100,19 @@ class StartedWorkers(WorkerProcesses):
         util.debug("added worker")
         self.reap_recorded()
 
-    def describe_failed_start(
-        self, worker: int, pid: int, signum: int, exitcode: int
-    ) -> tuple[int, int, str, bool]:
-        """How a process ended before it took its seat (signum, exitcode: as the engine knows it): a
-        signal or 0, an exit code or -1, the same in words; and whether the start counts as
-        failed whatever the signal is. The extension calls it as it calls start."""
-        known: int | None = -signum if signum else exitcode
-        end = self._find_end(pid, worker)
-        if known == -1 and not signum:
-            known = self._ask_process(end) if end else None
-        text = errors.end_text(known)
+    def describe_failed_start(self, outcome: _core.Outcome) -> tuple[int | None, str, bool]:
+        """How a process ended before it took its seat: its exit code (None: not known), the same in
+        words, and whether the start counts as failed whatever the signal is. The extension calls
+        it as it calls start_worker."""
+        end = self._find_end(outcome.pid, outcome.worker)
+        exitcode = exitcode_of(outcome)
+        if exitcode is None and end:
+            exitcode = self._ask_process(end)
+        text = errors.end_text(exitcode)
         if end and end.start_failure:
             text = f"{text}: {end.start_failure}"
-        oom = known == -signal.SIGKILL and self._was_oom_killed(pid) is True
-        if known is None:
-            return 0, -1, errors.cut(text), False
-        return max(-known, 0), max(known, -1), errors.cut(text), oom
+        is_oom = exitcode == -signal.SIGKILL and self._was_oom_killed(outcome.pid) is True
+        return exitcode, errors.cut(text), is_oom
 
     def _ask_process(self, end: _worker_processes.ProcessEnd) -> int | None:
         """Its exit code, where a parent that is not this process (forkserver) reports it a moment

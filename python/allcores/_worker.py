@@ -188,10 +188,6 @@ def initializer_failure(initializer: Callable[..., object], error: BaseException
     return cut(f"initializer {describe(initializer)} raised {one_line(error)}")
 
 
-# Where a call failed: enum stage in ext/worker.c.
-DECODE, RUN, ENCODE = range(3)
-
-
 def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
     """The pickle of the exception that the owner is to raise.
 
@@ -206,7 +202,7 @@ def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
 
     frames = error.__traceback__
     # A MemoryError stays: MaybeEncodingError makes the repr of the value, which takes more memory.
-    if stage == ENCODE and not isinstance(error, MemoryError):
+    if stage == _core.STAGE_ENCODE and not isinstance(error, MemoryError):
         error = MaybeEncodingError(error, value)
     wrapped = ExceptionWithTraceback(error, frames)
     try:

@@ -60,6 +60,13 @@ def has_ended(process: BaseProcess) -> bool:
         return True
 
 
+def exitcode_of(outcome: _core.Outcome) -> int | None:
+    """How a process ended, as Process.exitcode; None: that is not known."""
+    if outcome.signal:
+        return -outcome.signal
+    return outcome.exit_code if outcome.exit_code >= 0 else None
+
+
 # Keep exit details for the last 1,000 dead workers: a result may be fetched long after its worker
 # died. Of older deaths only the engine's own details are known.
 ENDS_MOST = 1000
@@ -214,38 +221,29 @@ class WorkerProcesses:
             finally:
                 reaping_lock.release()
 
-    def make_exception(
-        self,
-        status: int,
-        name: str,
-        text: str,
-        signum: int,
-        exitcode: int,
-        pid: int,
-        worker: int,
-        ran_ns: int,
-        peak_rss: int,
-        function: object,
-    ) -> BaseException:
-        """The exception for a call that failed (the arguments: see struct ac_outcome)."""
-        if name != "AC_EDIED":
-            error = errors.from_code(status, name, text)
-            if isinstance(error, errors.StartError) and self.failure:
-                error.__cause__ = self.failure
-            return error
-        end = self._find_end(pid, worker)
-        known: int | None = -signum if signum else exitcode
-        if known == -1 and not signum:
+    def make_exception(self, outcome: _core.Outcome, function: object) -> BaseException:
+        """The exception for a call that failed."""
+        if outcome.name == "AC_EDIED":
+            return self._make_worker_died(outcome, function)
+        error = errors.from_code(outcome.status, outcome.name, outcome.text)
+        if isinstance(error, errors.StartError) and self.failure:
+            error.__cause__ = self.failure
+        return error
+
+    def _make_worker_died(self, outcome: _core.Outcome, function: object) -> errors.WorkerDied:
+        end = self._find_end(outcome.pid, outcome.worker)
+        exitcode = exitcode_of(outcome)
+        if exitcode is None and end:
             # A worker that is not our child (forkserver): its parent reports a moment later.
-            known = end.reap(1.0) if end else None
+            exitcode = end.reap(1.0)
         return errors.WorkerDied(
-            pid or None,
-            known,
+            outcome.pid or None,
+            exitcode,
             end.name if end else None,
             errors.describe(function),
-            self._was_oom_killed(pid) if known == -signal.SIGKILL else False,
-            ran_ns / 1e9 if ran_ns else None,
-            self._peak_of(peak_rss),
+            self._was_oom_killed(outcome.pid) if exitcode == -signal.SIGKILL else False,
+            outcome.ran_ns / 1e9 if outcome.ran_ns else None,
+            self._peak_of(outcome.peak_rss),
             end.stack if end else None,
         )
 

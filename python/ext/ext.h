@@ -24,6 +24,7 @@ struct encoder;
 
 struct state {
 	PyTypeObject *sink_type, *pool_type, *task_type, *stream_type, *worker_type;
+	PyTypeObject *outcome_type, *worker_stat_type;	/* named tuples: records.h */
 	PyObject *forking_pickler, *loads;
 	PyObject *function_pickles; /* {function: bytes}; NULL at the interpreter's exit */
 	PyObject *timeout_error;

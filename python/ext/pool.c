@@ -10,6 +10,7 @@
 
 #include "codec.h"
 #include "errors.h"
+#include "records.h"
 #include "runtime.h"
 #include "starter.h"
 #include "stream.h"
@@ -34,7 +35,7 @@ static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, P
 	if (tags == Py_None) {
 		opts->start = starter_start;
 		opts->ended = starter_ended;
-		opts->start_arg = self->explainer.processes;
+		opts->start_arg = &self->explainer;
 		return 0;
 	}
 	if (runtime_init(&self->runtime, self->explainer.processes, tags, eager) < 0)
@@ -231,11 +232,7 @@ static PyObject *pool_workers(PyObject *object, PyObject *args)
 	else
 		rows = PyList_New(0);
 	for (unsigned i = 0; rows && i < n && (int)i < r; i++) {
-		row = Py_BuildValue("(iiKLN)", stats[i].state, (int)stats[i].pid,
-				    (unsigned long long)stats[i].task,
-				    (long long)stats[i].task_ns,
-				    PyUnicode_DecodeUTF8(stats[i].text, (Py_ssize_t)strlen(stats[i].text),
-							 "replace"));
+		row = record_of_worker_stat(self->explainer.state, &stats[i]);
 		if (!row || PyList_Append(rows, row) < 0)
 			Py_CLEAR(rows);
 		Py_XDECREF(row);
@@ -298,8 +295,8 @@ static PyObject *pool_worker_join(PyObject *object, PyObject *args)
 	if (r < 0 && r != -ESRCH)
 		return raise_code(self->explainer.state, r);
 	if (r == -ESRCH)
-		return Py_BuildValue("(iii)", 0, 0, -1);
-	return Py_BuildValue("(iii)", (int)outcome.pid, outcome.signal, outcome.exit_code);
+		outcome = (struct ac_outcome){ .exit_code = -1 };
+	return record_of_outcome(self->explainer.state, &outcome);
 }
 
 static PyObject *pool_worker_kill(PyObject *object, PyObject *args)
@@ -414,14 +411,12 @@ static PyMethodDef pool_methods[] = {
 	{ "stream", pool_stream, METH_NOARGS, "stream() -> Stream" },
 	{ "stat", pool_stat, METH_NOARGS, "Counts of tasks since the pool was opened." },
 	{ "workers", pool_workers, METH_VARARGS,
-	  "workers(n) -> list of (state, pid, call, ns, text)\n\n"
-	  "The first n workers: the number of each one's call, for how long it has run, what "
-	  "the worker says about it. States: 0 absent, 1 starting, 2 idle, 3 busy." },
+	  "workers(n) -> list of WorkerStat\n\nWhat each of the first n workers is doing." },
 	{ "worker_pid", pool_worker_pid, METH_VARARGS,
 	  "worker_pid(worker, tag) -> int | None\n\nThe pid of a forked worker's process, once it "
 	  "has been forked. None: it never was." },
 	{ "worker_join", pool_worker_join, METH_VARARGS,
-	  "worker_join(worker, tag, timeout=None) -> (pid, signal, exit code) | None\n\nWait for "
+	  "worker_join(worker, tag, timeout=None) -> Outcome | None\n\nWait for "
 	  "the end of a forked worker's process. Signal 0 and exit code -1: how it ended is not known. "
 	  "None: not within timeout seconds." },
 	{ "worker_kill", pool_worker_kill, METH_VARARGS,

@@ -54,9 +54,6 @@ struct job {
 	unsigned forks;		/* the count when the job began */
 };
 
-/* Where a call failed: the first argument of encode_failure. */
-enum stage { STAGE_DECODE, STAGE_RUN, STAGE_ENCODE };
-
 /* ---- life ---- */
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwds)

@@ -23,6 +23,7 @@ import allcores
 import allcores._worker_processes
 import allcores.pool
 import tasks
+from allcores import _core
 from support import PATIENCE, Case, engine_only, for_each_method, pids, run_script
 
 
@@ -483,7 +484,8 @@ class NothingLeft(Case):
         with allcores._worker_processes.reaping_lock:
             os.kill(pids(pool)[0], signal.SIGKILL)
             pool.apply_async(tasks.same, (1,))  # nobody waits for it: that is a thread's work
-            self.wait_until(lambda: pool._core.workers(1)[0][0] == 1, "an attempt to start")
+            self.wait_until(lambda: pool._core.workers(1)[0].state == _core.WORKER_STARTING,
+                            "an attempt to start")
             start = time.monotonic()
             pool._state = "TERMINATE"
             allcores.pool._terminate_pool(pool._core, pool._crew, pool._intake, pool._handler)

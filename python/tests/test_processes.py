@@ -16,6 +16,7 @@ from unittest import mock
 import allcores
 import lifecycle
 import tasks
+from allcores import _core
 from support import PATIENCE, Case, alive, engine_only, for_each_method, pids, run_script, stop
 
 # What a worker that was idle may have as its exit code when its pool was terminated.
@@ -276,7 +277,7 @@ class Ended(Case):
                 worker.kill()
                 popen._core = core
                 popen.wait()
-                return 0, 0, -1
+                return _core.Outcome((0, "OK", "", 0, -1, 0, 0, 0, 0))
 
             def worker_kill(self, *args):
                 return core.worker_kill(*args)

@@ -15,6 +15,7 @@ import unittest
 
 import allcores
 import tasks
+from allcores import _core
 from support import PATIENCE, Case, engine_only, for_each_method, pids, run_script
 
 LOGGER = multiprocessing.util.get_logger()
@@ -52,6 +53,26 @@ class Deaths(Case):
             self.assertIsNone(error.peak_rss)
         elif self.method == "fork":
             self.assertGreater(error.peak_rss, len(ballast))
+
+    def test_named_fields(self):
+        """What the extension knows of a dead worker, and of one at work, has names."""
+        pool, seen = self.new_pool(1), []
+        make_exception = pool._crew.make_exception
+
+        def note(outcome, function):
+            seen.append(outcome)
+            return make_exception(outcome, function)
+
+        pool._crew.make_exception = note
+        with self.assertRaises(allcores.WorkerDied) as caught:
+            pool.apply(tasks.die, ("kill",))
+        self.assertEqual((seen[0].name, seen[0].pid, seen[0].worker),
+                         ("AC_EDIED", caught.exception.pid, 0))
+        self.assertIn((seen[0].signal, seen[0].exit_code), ((signal.SIGKILL, -1), (0, -1)))
+        pool.apply(tasks.nothing)
+        stat, = pool._core.workers(1)
+        self.assertIn(stat.state, (_core.WORKER_IDLE, _core.WORKER_BUSY))
+        self.assertEqual(stat.pid, pids(pool)[0])
 
     def test_last_stack(self):
         for signum in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):
