@@ -8,12 +8,13 @@ import signal
 from multiprocessing import process, util
 
 from . import _worker
+from ._stdlib_private import target_of
 
 
 def _unblock(_: object) -> None:
     """Runs in each process that the forkserver has forked, before its run(). SIGINT is blocked; a
     worker unblocks it when its own handler is set."""
-    if getattr(process.current_process(), "_target", None) is not _worker.main:
+    if target_of(process.current_process()) is not _worker.main:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 

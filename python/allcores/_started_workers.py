@@ -8,17 +8,13 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable
-from multiprocessing import current_process, get_start_method, util
-from multiprocessing.process import BaseProcess
+from multiprocessing import current_process, util
 
 from . import _core, _stdlib_servers, _worker_processes, errors
-from ._worker_processes import UnstartedWorker, WorkerProcesses, exitcode_of, has_ended, pid_of
 from ._descriptors import above_standard, standard_reserved
+from ._stdlib_private import start_method_of
+from ._worker_processes import UnstartedWorker, WorkerProcesses, exitcode_of, has_ended, pid_of
 from .waiting import SLICE
-
-
-def _method_of(process: BaseProcess) -> str:
-    return getattr(type(process), "_start_method", None) or get_start_method()
 
 
 def _kill_with_owner(fd: int, pid: int) -> None:
@@ -42,7 +38,7 @@ class StartedWorkers(WorkerProcesses):
         # Workers get the signal mask of the thread that made the pool, not of the one that starts
         # them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._method = _method_of(first[0])
+        self._method = start_method_of(first[0])
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool, which starts all workers."""
@@ -79,7 +75,7 @@ class StartedWorkers(WorkerProcesses):
     def _start(self, worker: int, fd: int) -> None:
         self.record_end(worker)
         (process, seat), self._not_started = self._not_started or self._make(), None
-        method = self._method = _method_of(process)
+        method = self._method = start_method_of(process)
         if method == "fork":
             # The engine closes fd in a child of a thread that it does not know: this one.
             fd = above_standard(os.dup(fd))

@@ -20,6 +20,7 @@ import time
 from multiprocessing import util
 
 from ._descriptors import standard_reserved
+from ._stdlib_private import forkserver_pid, preload_in_forkserver
 from .errors import StartError
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -39,23 +40,18 @@ def ensure_running(method: str, mask: set[Any]) -> None:
 
 
 def _ensure_forkserver(mask: set[Any]) -> None:
-    server = _forkserver()
+    from multiprocessing import forkserver  # here: the other methods do without it
+
     # Who blocks SIGINT keeps it blocked.
-    ours = "allcores._worker" if signal.SIGINT in mask else "allcores._forkserver_preload"
-    if ours not in server._preload_modules:
-        server._preload_modules = [*server._preload_modules, ours]
+    preload_in_forkserver(
+        "allcores._worker" if signal.SIGINT in mask else "allcores._forkserver_preload"
+    )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask | {signal.SIGINT})
-        server.ensure_running()
+        forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _forkserver() -> Any:
-    from multiprocessing import forkserver  # here: the other methods do without it
-
-    return forkserver._forkserver
 
 
 def start_and_wait(method: str, mask: set[Any]) -> None:
@@ -74,7 +70,7 @@ def _wait_for_forkserver() -> None:
     # The first start needs it. The forkserver takes longer than this import.
     from multiprocessing import popen_forkserver  # noqa: F401
 
-    pid = _forkserver()._forkserver_pid
+    pid = forkserver_pid()
     if pid is None:  # another thread found it dead, and is about to start it
         return
     end = util.Finalize(None, _end, args=(pid,), exitpriority=-100)

@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import]  # makes no enums, which would take a worker long
-import atexit
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from multiprocessing import util
-from multiprocessing.context import get_spawning_popen
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd, ForkingPickler
 
 from . import _core, _worker_stacks
 from ._descriptors import above_standard
+from ._stdlib_private import (
+    is_pickled_for_start,
+    maybe_encoding_error,
+    plain_signal,
+    run_in_child,
+    with_traceback,
+)
 from .errors import cut, describe
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -44,7 +48,7 @@ class Seat:
         self.stacks_fd = stacks_fd
 
     def __getstate__(self) -> Any:
-        if get_spawning_popen() is None:
+        if not is_pickled_for_start():
             raise RuntimeError("a seat can be pickled only for a process that is being started")
         fds = [self._fd, self.stacks_fd]
         return self.number, [DupFd(fd) for fd in fds if fd >= 0]
@@ -75,13 +79,13 @@ def _ignore_interrupt(signum: int, frame: object) -> None:
 
 
 def _ignore_interrupts() -> None:
-    if _signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        _signal.signal(signal.SIGINT, _ignore_interrupt)
+    if plain_signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        plain_signal.signal(signal.SIGINT, _ignore_interrupt)
 
 
 def _set_up(seat: Seat) -> None:
     _ignore_interrupts()
-    _signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    plain_signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if seat.stdin is not None:
         sys.stdin = seat.stdin
     # What a task prints must be written before its result is sent: the owner may kill the worker
@@ -122,27 +126,9 @@ def run_forked_worker(
     blocked so far; mask is that of the thread that made the pool."""
     signal.set_wakeup_fd(-1)  # the owner's
     _ignore_interrupts()
-    _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    plain_signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     _hide_stdin()
-    return _bootstrap(process, _open_parent_sentinel(owner))
-
-
-# Whether multiprocessing's forked processes run atexit functions, their finalizers among them. In
-# older versions Process._bootstrap runs the finalizers, and atexit functions never run.
-_RUNS_ATEXIT = sys.version_info >= (3, 13)
-
-
-def _bootstrap(process: Any, sentinel: int | None) -> int:
-    """Run the process as multiprocessing.popen_fork does."""
-    if _RUNS_ATEXIT:
-        atexit._clear()  # the owner's
-        atexit.register(util._exit_function)  # type: ignore[attr-defined]
-    try:
-        code: int = process._bootstrap(parent_sentinel=sentinel)
-        return code
-    finally:
-        if _RUNS_ATEXIT:
-            atexit._run_exitfuncs()
+    return run_in_child(process, _open_parent_sentinel(owner))
 
 
 # ---- all workers ----
@@ -194,22 +180,16 @@ def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
     The worker unpickles it once to check that this works: otherwise the owner would be the first
     to find out that it does not.
     """
-    # Imported here: it takes time, and most workers never need it.
-    from multiprocessing.pool import (  # type: ignore[attr-defined]
-        ExceptionWithTraceback,
-        MaybeEncodingError,
-    )
-
     frames = error.__traceback__
     # A MemoryError stays: MaybeEncodingError makes the repr of the value, which takes more memory.
     if stage == _core.STAGE_ENCODE and not isinstance(error, MemoryError):
-        error = MaybeEncodingError(error, value)
-    wrapped = ExceptionWithTraceback(error, frames)
+        error = maybe_encoding_error(error, value)
+    wrapped = with_traceback(error, frames)
     try:
         data = bytes(ForkingPickler.dumps(wrapped))
         if not isinstance(ForkingPickler.loads(data), BaseException):
             raise TypeError(f"{type(error).__name__} is rebuilt as something else")
         return data
     except Exception as problem:
-        wrapped.exc = MaybeEncodingError(problem, error)
+        wrapped.exc = maybe_encoding_error(problem, error)
         return bytes(ForkingPickler.dumps(wrapped))

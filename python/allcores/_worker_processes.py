@@ -12,11 +12,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from multiprocessing import popen_fork
-from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
 from . import _core, _oom_killer, _worker_stacks, errors
+from ._stdlib_private import child_popen_of, disown
 from ._worker import Seat, main
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -37,7 +36,7 @@ def _disown_workers() -> None:
     global reaping_lock
     reaping_lock = threading.RLock()
     for workers in _instances:
-        _stdlib_process._children.difference_update(workers.processes)  # type: ignore[attr-defined]
+        disown(workers.processes)
 
 
 os.register_at_fork(after_in_child=_disown_workers)
@@ -80,8 +79,8 @@ UNKNOWN_EXIT = 255
 def _note_reaped_by_others(process: BaseProcess) -> None:
     """Note the end of a child that somebody else has reaped: a handler of the program's, or, where
     SIGCHLD is ignored, the kernel. multiprocessing would take the child for alive."""
-    popen = getattr(process, "_popen", None)
-    if not isinstance(popen, popen_fork.Popen) or popen.method == "forkserver":
+    popen = child_popen_of(process)
+    if popen is None:
         return
     try:
         os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from multiprocessing import context as _stdlib
 
+from ._stdlib_private import default_context
+
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
@@ -70,22 +72,22 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
     def get_context(self, method: str | None = None) -> Any:
         """The default, or the context that starts processes by that method."""
         if method is None:
-            method = _stdlib._default_context.get_start_method()
+            method = default_context().get_start_method()
         return super().get_context(method)
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         """Set the default start method. Only once, unless force is true."""
-        _stdlib._default_context.set_start_method(method, force)
+        default_context().set_start_method(method, force)
 
     def get_start_method(  # type: ignore[override]
         self, allow_none: bool = False
     ) -> str | None:
         """The default start method."""
-        return _stdlib._default_context.get_start_method(allow_none)
+        return default_context().get_start_method(allow_none)
 
     def get_all_start_methods(self) -> list[str]:
         """The start methods of this Python, its default first."""
-        return _stdlib._default_context.get_all_start_methods()
+        return default_context().get_all_start_methods()
 
 
 _contexts: dict[str, Any] = {

@@ -25,7 +25,8 @@ OURS = {"pool", "context"}  # submodules of our own, with the names of the stand
 # belongs into the function that needs it.
 POOL_IMPORTS = {"__future__", "faulthandler", "fcntl", "multiprocessing.popen_fork", "allcores"} | {
     "allcores." + name for name in (
-        "_core", "_descriptors", "_forked_workers", "_oom_killer", "_stdlib_modules", "_worker",
+        "_core", "_descriptors", "_forked_workers", "_oom_killer", "_stdlib_modules",
+        "_stdlib_private", "_worker",
         "_worker_processes", "_worker_stacks", "chunks", "context", "errors", "handler", "imap",
         "intake", "pool", "results", "waiting")}
 # What this package has in place of the standard library's.
