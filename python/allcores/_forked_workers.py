@@ -14,7 +14,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import util
+from multiprocessing import popen_fork, util  # noqa: F401: popen_fork, before the first pool needs it
 from multiprocessing.process import BaseProcess
 
 from . import _core
