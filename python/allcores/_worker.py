@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd, ForkingPickler
+from pickle import UnpicklingError
 
 from . import _core, _worker_stacks
 from ._descriptors import above_standard
@@ -20,10 +21,11 @@ from ._stdlib_private import (
     run_in_child,
     with_traceback,
 )
-from .errors import cut, describe
+from .errors import class_name, cut, describe, one_line, safe_repr
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import Any, TextIO
 
 
@@ -94,7 +96,9 @@ def _set_up(seat: Seat) -> None:
     for stream in streams:
         try:
             stream.reconfigure(line_buffering=True)
-        except Exception:  # None, closed, or an object of the program's own
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # None, closed, or an object of the program's own
             pass
 
 
@@ -147,7 +151,7 @@ def main(
         return
     except BaseException as error:
         # The owner may learn no more than the exit code otherwise.
-        _worker_stacks.write_start_failure(fd, one_line(error))
+        _worker_stacks.write_start_failure(fd, cut(one_line(error)))
         raise
     if initializer is not None:
         worker.say(f"the initializer, {describe(initializer)}")
@@ -161,35 +165,71 @@ def main(
     util.debug("worker exits")
 
 
-def one_line(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text can't be made)"
-    return cut(f"{type(error).__name__}: {text}")
-
-
 def initializer_failure(initializer: Callable[..., object], error: BaseException) -> str:
     """Why a worker can't start."""
     return cut(f"initializer {describe(initializer)} raised {one_line(error)}")
 
 
-def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
-    """The pickle of the exception that the owner is to raise.
+# ---- failures of calls ----
+#
+# Exceptions and values are their user's objects: whatever code of theirs runs here may raise anything,
+# or recurse without end. That fails the call and not the worker. KeyboardInterrupt alone ends
+# the worker: here it comes from a signal handler of the program's.
 
-    The worker unpickles it once to check that this works: otherwise the owner would be the first
-    to find out that it does not.
-    """
-    frames = error.__traceback__
-    # A MemoryError stays: MaybeEncodingError makes the repr of the value, which takes more memory.
-    if stage == _core.STAGE_ENCODE and not isinstance(error, MemoryError):
-        error = maybe_encoding_error(error, value)
-    wrapped = with_traceback(error, frames)
+
+class _Text:
+    """Has this repr."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _encoding_error(reason: BaseException, thing: object) -> Exception:
+    """This object can't be sent to the owner."""
+    return maybe_encoding_error(_Text(safe_repr(reason)), _Text(safe_repr(thing)))
+
+
+def _to_be_raised(stage: int, error: BaseException, value: object) -> BaseException:
+    # A MemoryError stays: the repr of the value takes more memory.
+    if stage == _core.STAGE_ENCODE and not issubclass(type(error), MemoryError):
+        return _encoding_error(error, value)
+    # Its like would end the owner. (What the function raises of this kind ends the worker.)
+    if not issubclass(type(error), Exception):
+        return UnpicklingError(f"reading the call raised {safe_repr(error)}")
+    return error
+
+
+def _checked(wrapped: Any) -> bytes:
+    """Its pickle. It is unpickled once here: otherwise the owner would be the first to find out that this
+    does not work."""
+    data = bytes(ForkingPickler.dumps(wrapped))
+    if not issubclass(type(ForkingPickler.loads(data)), BaseException):
+        raise TypeError(f"{class_name(wrapped.exc)} is rebuilt as something else")
+    return data
+
+
+def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
+    """The pickle of the exception that the owner is to raise. stage: where the call failed, one of
+    _core.STAGE_...; value: what the function returned, if it did."""
+    frames = _traceback_of(error)
+    raised = _to_be_raised(stage, error, value)
     try:
-        data = bytes(ForkingPickler.dumps(wrapped))
-        if not isinstance(ForkingPickler.loads(data), BaseException):
-            raise TypeError(f"{type(error).__name__} is rebuilt as something else")
-        return data
-    except Exception as problem:
-        wrapped.exc = maybe_encoding_error(problem, error)
-        return bytes(ForkingPickler.dumps(wrapped))
+        return _checked(with_traceback(raised, frames))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
+        replacement = _encoding_error(problem, raised)
+    try:
+        return _checked(with_traceback(replacement, frames))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # even the lines of the traceback are read by code of the program's
+        return bytes(ForkingPickler.dumps(replacement))
+
+
+def _traceback_of(error: BaseException) -> TracebackType | None:
+    frames: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    return frames

@@ -49,6 +49,7 @@ struct job {
 	struct request head;
 	const char *payload;
 	size_t payload_len;
+	enum stage stage;
 	const char *name;	/* the function's pickle */
 	int64_t elapsed_ns;
 	unsigned forks;		/* the count when the job began */
@@ -209,6 +210,7 @@ static int open_job(struct job *job, struct ac_call *call)
 	const char *arg = ac_call_arg(call, &len);
 
 	job->call = call;
+	job->stage = STAGE_DECODE;
 	job->elapsed_ns = 0;
 	job->forks = forks;
 	if (len < sizeof job->head)
@@ -250,10 +252,13 @@ static int decode_job(struct worker_object *self, const struct job *job,
 	return *payload ? 0 : -1;
 }
 
-static PyObject *call_star(PyObject *function, PyObject *args, PyObject *kwds)
+/* Iterating over arguments runs code of the user's that is not yet the function. */
+static PyObject *call_star(struct job *job, PyObject *function, PyObject *args, PyObject *kwds)
 {
-	PyObject *tuple = PySequence_Tuple(args), *named = NULL, *value = NULL;
+	PyObject *tuple, *named = NULL, *value = NULL;
 
+	job->stage = STAGE_DECODE;
+	tuple = PySequence_Tuple(args);
 	if (!tuple)
 		return NULL;
 	if (kwds) {
@@ -261,6 +266,7 @@ static PyObject *call_star(PyObject *function, PyObject *args, PyObject *kwds)
 		if (!named || PyDict_Update(named, kwds) < 0)
 			goto out;
 	}
+	job->stage = STAGE_RUN;
 	value = PyObject_Call(function, tuple, named);
 out:
 	Py_XDECREF(named);
@@ -285,7 +291,7 @@ static PyObject *call_items(struct job *job, PyObject *function, PyObject *items
 
 	while (r == 0 && (!job->head.divisible || ac_call_next_unit(job->call)) &&
 	       (item = PyIter_Next(iterator))) {
-		r = append_value(values, star ? call_star(function, item, NULL) :
+		r = append_value(values, star ? call_star(job, function, item, NULL) :
 						PyObject_CallOneArg(function, item));
 		Py_DECREF(item);
 		/* This is a child that the item forked, and that returned from the item's
@@ -308,9 +314,9 @@ static PyObject *run_job(struct job *job, PyObject *function, PyObject *payload)
 	case REQUEST_ARGS:
 		if (PyTuple_CheckExact(payload))
 			return PyObject_Call(function, payload, NULL);
-		return call_star(function, payload, NULL);
+		return call_star(job, function, payload, NULL);
 	case REQUEST_ARGS_KWDS:
-		return call_star(function, PyTuple_GET_ITEM(payload, 0),
+		return call_star(job, function, PyTuple_GET_ITEM(payload, 0),
 				 PyTuple_GET_ITEM(payload, 1));
 	case REQUEST_ITEMS:
 	case REQUEST_STAR_ITEMS:
@@ -346,23 +352,33 @@ static int return_value(struct worker_object *self, struct job *job, PyObject *v
 	return r;
 }
 
-/* An Exception becomes the result of the call. Others (SystemExit, KeyboardInterrupt) stay
- * set and end the worker. */
-static int return_failure(struct worker_object *self, struct job *job, enum stage stage,
-			  PyObject *value)
+/* What the function itself raises, and Ctrl-C anywhere. While a call is decoded or its result is
+ * encoded, a SystemExit comes from code of the user's that only pickles: it fails the call. */
+static bool ends_worker(enum stage stage)
+{
+	return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+	       (stage == STAGE_RUN && !PyErr_ExceptionMatches(PyExc_Exception));
+}
+
+/* An exception that does not end the worker is set: it becomes the result of the call. */
+static int return_failure(struct worker_object *self, struct job *job, PyObject *value)
 {
 	struct response head = { .failed = true };
 	PyObject *error, *bytes;
 	char *buffer;
 
-	if (!PyErr_ExceptionMatches(PyExc_Exception))
+	if (ends_worker(job->stage))
 		return -1;
 	error = take_exception();
-	bytes = PyObject_CallFunction(self->encode_failure, "iOO", stage, error,
+	bytes = PyObject_CallFunction(self->encode_failure, "iOO", job->stage, error,
 				      value ? value : Py_None);
 	Py_XDECREF(error);
-	if (!bytes)
+	if (!bytes && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
 		return -1;
+	if (!bytes) {
+		PyErr_Clear();
+		return ac_call_fail(job->call, "no memory for the exception");
+	}
 	buffer = ac_call_reserve(job->call, sizeof head + (size_t)PyBytes_GET_SIZE(bytes));
 	if (buffer) {
 		memcpy(buffer, &head, sizeof head);
@@ -377,7 +393,6 @@ static int return_failure(struct worker_object *self, struct job *job, enum stag
 static int serve_call(struct worker_object *self, struct ac_call *call)
 {
 	PyObject *function = NULL, *payload = NULL, *value = NULL;
-	enum stage stage = STAGE_DECODE;
 	struct job job;
 	int r = -1;
 
@@ -389,15 +404,15 @@ static int serve_call(struct worker_object *self, struct ac_call *call)
 	}
 	if (decode_job(self, &job, &function, &payload) < 0)
 		goto out;
-	stage = STAGE_RUN;
+	job.stage = STAGE_RUN;
 	value = run_job(&job, function, payload);
 	if (!value)
 		goto out;
-	stage = STAGE_ENCODE;
+	job.stage = STAGE_ENCODE;
 	r = return_value(self, &job, value);
 out:
 	if (r < 0)
-		r = return_failure(self, &job, stage, value);
+		r = return_failure(self, &job, value);
 	Py_XDECREF(value);
 	Py_XDECREF(payload);
 	Py_XDECREF(function);
