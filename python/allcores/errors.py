@@ -221,11 +221,13 @@ def one_line(error: BaseException) -> str:
 def describe(function: object) -> str | None:
     """The name of what a call runs, as its user would write it. Never an object's repr, which may
     be as long as the object's data. As safe as safe_repr."""
-    if function is None:
-        return None
+    return None if function is None else _describe(function, 3)
+
+
+def _describe(function: Any, levels: int) -> str:
     try:
-        if isinstance(function, functools.partial):
-            return f"partial({_full_name(function.func)})"
+        if levels and isinstance(function, functools.partial):  # perhaps one of itself
+            return f"partial({_describe(function.func, levels - 1)})"
         return _full_name(function)
     except KeyboardInterrupt:
         raise
