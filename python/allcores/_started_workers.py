@@ -9,10 +9,12 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing import current_process, util
+from multiprocessing.process import BaseProcess
 
 from . import _core, _stdlib_servers, _worker_processes, errors
 from ._descriptors import above_standard, standard_reserved
 from ._stdlib_private import start_method_of
+from ._worker import Seat
 from ._worker_processes import UnstartedWorker, WorkerProcesses, exitcode_of, has_ended, pid_of
 from .waiting import SLICE
 
@@ -34,7 +36,7 @@ class StartedWorkers(WorkerProcesses):
 
     def __init__(self, make: Callable[[], UnstartedWorker], first: UnstartedWorker) -> None:
         super().__init__(make, first)
-        self._not_started: UnstartedWorker | None = first
+        self._not_started = [first]
         # Workers get the signal mask of the thread that made the pool, not of the one that starts
         # them.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -53,13 +55,19 @@ class StartedWorkers(WorkerProcesses):
         """Start the process for seat number worker. Return its pid, 0 if it has none, or -errno.
         The extension calls it in a thread that runs no signal handlers."""
         try:
-            return self._start_safely(worker, fd)
+            return self._start_alone(worker, fd, *self._next_worker())
         except BaseException as error:
             self.failure = error
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EAGAIN
             return -code
 
-    def _start_safely(self, worker: int, fd: int) -> int:
+    def _next_worker(self) -> UnstartedWorker:
+        try:
+            return self._not_started.pop()
+        except IndexError:
+            return self._make()
+
+    def _start_alone(self, worker: int, fd: int, process: BaseProcess, seat: Seat) -> int:
         # Not without a time limit: a garbage collection in the thread that holds the lock may be
         # terminating this very pool, and waits for this call to return.
         while not _worker_processes.reaping_lock.acquire(timeout=SLICE):
@@ -67,14 +75,13 @@ class StartedWorkers(WorkerProcesses):
                 return -errno.ECANCELED
         try:
             with standard_reserved():
-                self._start(worker, fd)
-            return pid_of(self.processes[worker])
+                self._start(worker, fd, process, seat)
+            return pid_of(process)
         finally:
             _worker_processes.reaping_lock.release()
 
-    def _start(self, worker: int, fd: int) -> None:
+    def _start(self, worker: int, fd: int, process: BaseProcess, seat: Seat) -> None:
         self.record_end(worker)
-        (process, seat), self._not_started = self._not_started or self._make(), None
         method = self._method = start_method_of(process)
         if method == "fork":
             # The engine closes fd in a child of a thread that it does not know: this one.
@@ -112,7 +119,7 @@ class StartedWorkers(WorkerProcesses):
 
     def _ask_process(self, end: _worker_processes.ProcessEnd) -> int | None:
         """Its exit code, where a parent that is not this process (forkserver) reports it a moment
-        later. Not for ever: see _start_safely."""
+        later. Not for ever: see _start_alone."""
         while not _worker_processes.reaping_lock.acquire(timeout=SLICE):
             if self.terminated:
                 return None

@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 
 # Held while a process is reaped or started by Process.start. How a process ended can be read once
 # only (waitpid, the pipe of the forkserver), so of two threads that ask at once one gets a wrong
-# answer. And starting a process polls all others (multiprocessing's _cleanup).
+# answer. And starting a process polls all others. The order of locks: docs/architecture.md.
 reaping_lock = threading.RLock()
 _instances: weakref.WeakSet[WorkerProcesses] = weakref.WeakSet()
 
 
 def _disown_workers() -> None:
     """Runs in a forked child. The workers are its parent's: the child must not terminate them
-    when it exits, as multiprocessing does with a process's own children."""
+    when it exits, as multiprocessing does with a process's own children. Other threads of the
+    parent may have held the locks."""
     global reaping_lock
     reaping_lock = threading.RLock()
     for workers in _instances:
         disown(workers.processes)
+        workers.renew_locks()
 
 
 os.register_at_fork(after_in_child=_disown_workers)
@@ -108,8 +110,8 @@ def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
 class ProcessEnd:
     """How a process ended that has left its seat, as far as it is known."""
 
-    def __init__(self, process: BaseProcess, written: str) -> None:
-        self.name = process.name
+    def __init__(self, process: BaseProcess, name: str, written: str) -> None:
+        self.name = name
         self.stack = _worker_stacks.crash_stack(written)
         self.start_failure = _worker_stacks.start_failure(written)
         self._process: BaseProcess | None = process  # until it has been reaped
@@ -165,9 +167,10 @@ class WorkerProcesses:
     def __init__(self, make: Callable[[], UnstartedWorker], first: UnstartedWorker) -> None:
         self._make = make
         self._first = first
-        # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it. The
-        # engine is not called under it: the engine may wait for a thread that starts a worker, which
-        # comes here. Reentrant, since a garbage collection in this thread may come here, too.
+        # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it.
+        # Neither the engine nor code of the user's is called under it: the engine may wait for a thread
+        # that starts a worker, which comes here. So an object that may be a Process's last reference
+        # goes after the lock. Reentrant, since a garbage collection in this thread may come here, too.
         self._ends_lock = threading.RLock()
         self._recorded: set[int] = set()  # seats whose process's end is in _ends
         self._ends: dict[int, ProcessEnd] = {}  # by pid, the oldest first
@@ -180,6 +183,11 @@ class WorkerProcesses:
         self.terminated = False  # the pool was terminated: start no more processes
         _instances.add(self)
 
+    def renew_locks(self) -> None:
+        """In a forked child, which can still ask for the exceptions of calls that had failed."""
+        self._ends_lock = threading.RLock()
+        self.stacks.renew_lock()
+
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool: its workers are these."""
         raise NotImplementedError
@@ -187,8 +195,10 @@ class WorkerProcesses:
     def put_in_seat(self, worker: int, process: BaseProcess) -> None:
         """This process is in that seat from now on."""
         with self._ends_lock:
+            before = self.processes[worker : worker + 1]
             self.processes[worker : worker + 1] = [process]
             self._recorded.discard(worker)
+        del before
 
     def record_end(self, worker: int) -> None:
         """The process in this seat, if there is one, has ended. Before the next one can overwrite
@@ -196,17 +206,19 @@ class WorkerProcesses:
         if worker >= len(self.processes):
             return
         process = self.processes[worker]
-        pid = pid_of(process)
+        name, pid = process.name, pid_of(process)
+        forgotten = []
         with self._ends_lock:
             if worker in self._recorded:  # a first attempt to replace it failed
                 return
             self._recorded.add(worker)
-            end = ProcessEnd(process, self.stacks.take(worker))
+            end = ProcessEnd(process, name, self.stacks.take(worker))
             self._unreaped.append(end)
-            self._ends.pop(pid, None)
+            forgotten.append(self._ends.pop(pid, None))
             self._ends[pid] = end
             if len(self._ends) > ENDS_MOST:
-                del self._ends[next(iter(self._ends))]
+                forgotten.append(self._ends.pop(next(iter(self._ends))))
+        del forgotten
 
     def reap_recorded(self) -> None:
         """Reap those that have ended, without waiting. If another thread is reaping, the next call
@@ -266,10 +278,12 @@ class WorkerProcesses:
     def _find_end(self, pid: int, worker: int) -> ProcessEnd | None:
         with self._ends_lock:
             process = self.processes[worker] if worker < len(self.processes) else None
-        ended_pid = self.ended_pid(process) if process is not None else 0
+        if process is None:
+            return self._ends.get(pid)
+        name, ended_pid = process.name, self.ended_pid(process)
         with self._ends_lock:
-            if ended_pid == pid and process is not None and worker not in self._recorded:
-                return ProcessEnd(process, self.stacks.peek(worker))
+            if ended_pid == pid and worker not in self._recorded:
+                return ProcessEnd(process, name, self.stacks.peek(worker))
             return self._ends.get(pid)
 
     def describe_template(self) -> str | None:

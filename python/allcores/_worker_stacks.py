@@ -51,6 +51,10 @@ class Stacks:
                 self._close()
                 self.fd = -1
 
+    def renew_lock(self) -> None:
+        """In a forked child."""
+        self._lock = threading.RLock()
+
     def _pieces(self, worker: int) -> list[tuple[int, bytes]]:
         """The parts of an area that were ever written, as (position, bytes)."""
         position, end = worker * AREA, (worker + 1) * AREA
