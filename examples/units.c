@@ -57,12 +57,13 @@ struct calls {
 
 static void push(struct calls *calls, uint32_t first, uint32_t count)
 {
+	struct ac_push_opts opts = { .size = sizeof opts, .units = count };
 	struct span span = { first, count };
 	uint64_t index;
 
 	if (!count)
 		return;
-	must(ac_stream_push(calls->stream, &span, sizeof span, count, &index));
+	must(ac_stream_push(calls->stream, &span, sizeof span, &opts, &index));
 	expect(index == calls->count, "call %d came as %d", (int)calls->count, (int)index);
 	calls->spans = realloc(calls->spans, ++calls->count * sizeof span);
 	expect(calls->spans != NULL, "no memory");
@@ -75,7 +76,7 @@ static void divide(struct calls *calls)
 	uint64_t index;
 	uint32_t kept, first, count;
 
-	if (must(ac_stream_take_back(calls->stream, &index, &kept)) == 0)
+	if (must(ac_stream_take_back(calls->stream, &index, NULL, &kept)) == 0)
 		return;	/* no call has a unit that has not begun */
 	first = calls->spans[index].first + kept;
 	count = calls->spans[index].count - kept;

@@ -297,6 +297,10 @@ typedef int ac_call_fn(struct ac_call *call);
 /* The argument, read in place (aligned to 16; to 4096 from 4096 bytes on).
  * Valid during the call. Never NULL. len may be NULL. */
 AC_API const void *ac_call_arg(const struct ac_call *call, size_t *len);
+/* What the call is bound to (ac_push_opts.bound, or its map's bound), read in place: aligned to 16,
+ * to 4096 from 4096 bytes on. Valid during the call. NULL: it is bound to nothing. len may be
+ * NULL. All calls that share it read the same bytes: nobody may write there. */
+AC_API const void *ac_call_bound(const struct ac_call *call, size_t *len);
 /* Space for a result of len bytes, to be written in place: the one way that
  * copies nothing. Reserving again replaces it. NULL: no memory (the call goes on). */
 AC_API void *ac_call_reserve(struct ac_call *call, size_t len);
@@ -312,7 +316,7 @@ AC_API struct ac_call *ac_call_current(void);
 /* The number of the worker that runs the call, from 0. */
 AC_API unsigned ac_call_worker(const struct ac_call *call);
 /*
- * Of a divisible call (ac_stream_push with units): 1: begin the next unit; 0: no unit
+ * Of a divisible call (ac_push_opts.units): 1: begin the next unit; 0: no unit
  * is left, all have begun or the owner took the rest back. Units begin in order:
  * the first 1 is for unit 0. Never blocks, costs a few nanoseconds: units are
  * claimed several at a time, about a microsecond's worth. 0 in other calls.
@@ -434,7 +438,7 @@ AC_API int ac_stream_open(struct ac_stream **stream, struct ac_pool *pool,
  * them), while others push. Waits while no call has ended, also while none is under
  * way, since another thread may push. 0: after ac_stream_end, all results are taken. If
  * none is under way and the pool takes no more work, the code that ac_stream_push
- * would return: AC_ECLOSED, AC_ESTART, AC_EBROKEN.
+ * would return: AC_ECLOSED, AC_ESTART, AC_EBROKEN. -EAGAIN: ac_stream_wake was called.
  */
 AC_API int ac_stream_next(struct ac_stream *stream, struct ac_task **task,
 			  int64_t timeout_ns);
@@ -442,32 +446,75 @@ AC_API int ac_stream_next(struct ac_stream *stream, struct ac_task **task,
  * is allowed. The last call that may use the stream: no other thread may be in one. */
 AC_API void ac_stream_close(struct ac_stream *stream);
 
+/* Data that many calls of a pool's streams share. */
+struct ac_bound;
+
+/*
+ * Copy len bytes into the pool's shared memory, once, for any number of calls to read in place
+ * (ac_call_bound). *bound is the caller's, to be freed with ac_bound_free. Any thread; delays no
+ * other thread. -EINVAL (also: data is NULL and len is not 0), AC_EFORK, -ENOMEM.
+ */
+AC_API int ac_bound_make(struct ac_bound **bound, struct ac_pool *pool, const void *data,
+			 size_t len);
+/*
+ * Free the handle, at any time: calls that were pushed with it keep the data until they have
+ * ended, and the last one gives the memory back. Like a task it may outlive its pool, whose shared
+ * memory stays as long. Any thread; never blocks; in a forked child it releases that child's copy.
+ * NULL is allowed.
+ */
+AC_API void ac_bound_free(struct ac_bound *bound);
+
+struct ac_push_opts {
+	size_t size;		/* sizeof(struct ac_push_opts) */
+
+	/* The call can be divided into this many units, which its worker begins one after the
+	 * other by ac_call_next_unit; 0: it can't. Divided or not, it is one task: in the pool's
+	 * counts, for recycle, and for retries, which run again all units that the call kept. */
+	uint32_t units;
+
+	unsigned flags;		/* none so far: 0 */
+
+	/* Data that the call shares with others, of the same pool; or NULL. The handle may be
+	 * freed once the call was pushed. */
+	struct ac_bound *bound;
+
+	/* ac_task_user gives it back. The library does nothing with it. */
+	void *user;
+};
+
 /*
  * Push one call to a fed stream: len bytes at arg, copied before this returns. Any
  * thread; never blocks, and has no upper bound: calls that the workers cannot take yet wait
  * in the owner's memory. *index (index may be NULL) is the call's place from 0, as in its
  * outcome.
- *
- * units: the call can be divided into this many units, which its worker begins one after
- * the other by ac_call_next_unit; 0: it can't. Divided or not, it is one task: in the
- * pool's counts, for recycle, and for retries, which run again all units that the call kept.
- * -EINVAL (also: the stream has a source), AC_ECLOSED (the pool's, or after
+ * -EINVAL (also: the stream has a source), -E2BIG, AC_ECLOSED (the pool's, or after
  * ac_stream_end), AC_ESTART, AC_EBROKEN, AC_EFORK, -ENOMEM.
  */
 AC_API int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
-			  uint32_t units, uint64_t *index);
+			  const struct ac_push_opts *opts, uint64_t *index);
+/* What a task of a fed stream was pushed with (ac_push_opts.user); NULL for others. Any thread,
+ * also after the pool was closed. */
+AC_API void *ac_task_user(const struct ac_task *task);
 /* Nothing more will be pushed: once all results are taken ac_stream_next returns 0, also
  * to a thread that waits in it already. Any thread, any number of times. 0, -EINVAL, AC_EFORK. */
 AC_API int ac_stream_end(struct ac_stream *stream);
 /*
- * Take units back from a call of a fed stream that a worker has begun, so that other workers
- * can run them: from the call with the most units that were not begun. 1: *index says which
- * call, *kept how many units it keeps, at least one; the rest, from *kept on, is the
- * caller's, to be pushed anew in a call of its own. The call itself ends as if it had been
- * pushed with *kept units. 0: no call has units to take back. Any thread; never blocks.
- * -EINVAL, AC_EFORK.
+ * Wake one thread that waits in ac_stream_next of a fed stream: it returns -EAGAIN at once. If none
+ * waits, the next call of ac_stream_next that would wait, or time out, returns -EAGAIN instead.
+ * While there are results, and at the end, ac_stream_next returns those, and the wake stays.
+ * Exactly one call returns -EAGAIN for it; several wakes before that are one. Any thread, any
+ * number of times; never blocks. 0, -EINVAL (also: the stream has a source), AC_EFORK.
  */
-AC_API int ac_stream_take_back(struct ac_stream *stream, uint64_t *index,
+AC_API int ac_stream_wake(struct ac_stream *stream);
+/*
+ * Take units back from a call of a fed stream that a worker has begun, so that other workers
+ * can run them: from the call with the most units that were not begun. 1: *index and *user
+ * (as it was pushed) say which call (both may be NULL), *kept how many units it keeps, at least
+ * one; the rest, from *kept on, is the caller's, to be pushed anew in a call of its own. The call
+ * itself ends as if it had been pushed with *kept units. 0: no call has units to take back. Any
+ * thread; never blocks. -EINVAL, AC_EFORK.
+ */
+AC_API int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, void **user,
 			       uint32_t *kept);
 
 /* ---- 5. Statistics -------------------------------------------------------- */

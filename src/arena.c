@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define MAGIC UINT64_C(0x61636172656e6131) /* "acarena1" */
-#define LAYOUT 2
+#define LAYOUT 3
 #define ATTEMPTS_MOST 8
 
 /* Sizes alone would miss a new member that lies where there was padding. */

@@ -14,6 +14,15 @@
 /* Of the thread that runs a task. A map's function can reach its call in no other way. */
 static __thread struct ac_call *current;
 
+static int find_bound(struct ac_call *call)
+{
+	call->bound = ac__block_data(call->worker->board.arena, call->task->bound_block);
+	if (!call->bound)
+		return -ENOMEM;
+	call->bound_len = call->task->bound_len;
+	return 0;
+}
+
 int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t index)
 {
 	struct ac__task_shm *task = &worker->board.tasks[index];
@@ -24,6 +33,8 @@ int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t inde
 	call->task = task;
 	call->index = index;
 	call->arg_len = task->len;
+	call->bound = NULL;
+	call->bound_len = 0;
 	call->result.id = 0;
 	call->result_len = 0;
 	call->text[0] = '\0';
@@ -42,10 +53,9 @@ int ac__call_begin(struct ac_call *call, struct ac_worker *worker, uint32_t inde
 	}
 	if (task->flags & AC__TASK_ARG_BLOCK)
 		call->arg = ac__block_data(worker->board.arena, task->arg_block);
-	if (task->kind == AC__KIND_CHUNK && task->bound_block &&
-	    !ac__block_data(worker->board.arena, task->bound_block))
+	if (!call->arg)
 		return -ENOMEM;
-	return call->arg ? 0 : -ENOMEM;
+	return task->flags & AC__TASK_BOUND ? find_bound(call) : 0;
 }
 
 /* The task becomes the holder of its result before the word says DONE. So the owner finds the
@@ -118,6 +128,13 @@ const void *ac_call_arg(const struct ac_call *call, size_t *len)
 	if (len)
 		*len = call ? call->arg_len : 0;
 	return call ? call->arg : NULL;
+}
+
+const void *ac_call_bound(const struct ac_call *call, size_t *len)
+{
+	if (len)
+		*len = call ? call->bound_len : 0;
+	return call ? call->bound : NULL;
 }
 
 unsigned ac_call_worker(const struct ac_call *call)
@@ -254,9 +271,8 @@ struct chunk {
 	size_t item_size, result_size;
 };
 
-static int open_chunk(const struct ac_call *call, struct chunk *chunk)
+static void open_chunk(const struct ac_call *call, struct chunk *chunk)
 {
-	struct ac__arena *arena = call->worker->board.arena;
 	const struct ac__task_shm *task = call->task;
 
 	chunk->fn = (ac_map_fn *)(uintptr_t)task->fn;
@@ -264,13 +280,7 @@ static int open_chunk(const struct ac_call *call, struct chunk *chunk)
 	chunk->results = (char *)call->arg + (uint64_t)task->results_at * 16;
 	chunk->item_size = task->item_size;
 	chunk->result_size = task->result_size;
-	chunk->bound = NULL;
-	if (task->bound_block) {
-		chunk->bound = ac__block_data(arena, task->bound_block);
-		if (!chunk->bound)
-			return -ENOMEM;
-	}
-	return 0;
+	chunk->bound = call->bound;
 }
 
 static int run_items(const struct chunk *chunk, struct ac__task_shm *task,
@@ -306,12 +316,9 @@ static int run_chunk(struct ac_call *call)
 	struct ac__pace pace = { .step = AC__MAX(task->step, 1) };
 	struct chunk chunk;
 	int64_t start;
-	int value = open_chunk(call, &chunk);
+	int value = 0;
 
-	if (value < 0) {
-		task->status = value;
-		return value;
-	}
+	open_chunk(call, &chunk);
 	start = pace.since = ac__sys_now();
 	while (done < most && !value && !worker->forked &&
 	       (n = claim_items(task, AC__MIN(pace.step, most - done), &first))) {

@@ -146,7 +146,7 @@ static void finish_map(struct ac__map *map)
 		;
 	if (map->error)
 		ac__map_fail_unpublished(map, &ac__map_stopped);
-	ac__bound_release(&map->pool->slots, map->bound);
+	ac__bound_release(map->bound);
 }
 
 /* Also where progress throws: the map is stopped then, and its memory is the caller's again. */
@@ -224,10 +224,10 @@ int ac_pool_map(struct ac_pool *pool, ac_map_fn *fn, const struct ac_map_opts *u
 	ac__source_init(&map.turn);
 	/* Needs no lock, which is not to be held while it copies. */
 	if (map.opts.bound_size && count) {
-		map.bound = ac__bound_make(ac__pool_arena(pool), map.opts.bound,
-					   map.opts.bound_size);
-		if (!map.bound)
-			return -ENOMEM;
+		r = ac__bound_make(&map.bound, pool->memory, map.opts.bound,
+				   map.opts.bound_size);
+		if (r < 0)
+			return r;
 	}
 	r = lock_and_run(&map);
 	if (map.error)

@@ -136,12 +136,7 @@ static void write_chunk(struct ac__map *map, uint32_t slot, struct ac__range pie
 
 	mine->first = piece.first;
 	mine->count = mine->end = (uint32_t)piece.count;
-	mine->bound = map->bound;
-	task->bound_block = 0;
-	if (map->bound) {
-		map->bound->users++;
-		task->bound_block = map->bound->block;
-	}
+	ac__slots_bind(&map->pool->slots, slot, ac__bound_use(map->bound));
 	task->kind = AC__KIND_CHUNK;
 	task->fn = (uintptr_t)map->fn;
 	task->item_size = (uint32_t)map->item_size;

@@ -19,7 +19,7 @@ struct ac__map {
 	size_t item_size, result_size;
 	uint64_t count;
 	struct ac_map_opts opts;
-	struct ac__bound *bound;
+	struct ac_bound *bound;	/* NULL: none */
 
 	struct ac__cut cut;
 	struct ac__ranges lost;	/* first: an item; count: how often its worker died */

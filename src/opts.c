@@ -19,6 +19,7 @@ ENDS_WITH(ac_pool_opts, ended);
 ENDS_WITH(ac_map_opts, progress_arg);
 ENDS_WITH(ac_submit_opts, flags);
 ENDS_WITH(ac_stream_opts, flags);
+ENDS_WITH(ac_push_opts, user);
 ENDS_WITH(ac_process_opts, reserved);
 ENDS_WITH(ac_pool_stat, template_threads);
 ENDS_WITH(ac_runtime, flags);

@@ -72,6 +72,7 @@ enum ac__task_kind {
 #define AC__TASK_ARG_BLOCK 2u	 /* the argument lies in arg_block */
 #define AC__TASK_RESULT_BLOCK 4u /* the result lies in result_block */
 #define AC__TASK_UNITS 8u	 /* a call that can be divided: its cursor counts */
+#define AC__TASK_BOUND 16u	 /* it may read bound_len bytes in bound_block */
 
 #define AC__INLINE 208
 
@@ -97,11 +98,12 @@ struct ac__task_shm {
 	uint32_t step;			/* items to claim at a time at first */
 	uint32_t arg_block;		/* ids */
 	uint32_t result_block;
-	uint32_t bound_block;		/* 0: none */
+	uint32_t bound_block;
 	uint32_t item_size, result_size; /* up to 4 GB each */
 	uint32_t results_at;		/* where a chunk's results begin, in 16 bytes from its items */
 	int64_t elapsed_ns;		/* of a chunk */
 	_Atomic int64_t started_ns;
+	uint64_t bound_len;
 
 	char text[AC_TEXT_SIZE];	/* of a failure */
 };

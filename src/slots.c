@@ -33,7 +33,7 @@ void ac__slots_close(struct ac__slots *slots)
 {
 	/* A broken pool closes with pieces still out. */
 	for (uint32_t i = 0; slots->slots && i < slots->board->task_count; i++) {
-		ac__bound_release(slots, slots->slots[i].bound);
+		ac__bound_release(slots->slots[i].bound);
 		free(slots->slots[i].fill.owned);
 	}
 	free(slots->slots);
@@ -61,7 +61,7 @@ int64_t ac__slots_take(struct ac__slots *slots)
 void ac__slots_give_back(struct ac__slots *slots, uint32_t slot)
 {
 	struct ac__slot *mine = &slots->slots[slot];
-	struct ac__bound *bound = mine->bound;
+	struct ac_bound *bound = mine->bound;
 
 	if (mine->arg_block) {
 		ac__block_give(ac__slots_arena(slots), AC__OWNER_SEAT, mine->arg_block);
@@ -71,7 +71,7 @@ void ac__slots_give_back(struct ac__slots *slots, uint32_t slot)
 		/* Forgotten first: a child that the user forks at this moment releases what it finds
 		 * in its copy of the table. */
 		mine->bound = NULL;
-		ac__bound_release(slots, bound);
+		ac__bound_release(bound);
 	}
 	if (mine->timeout_ns) {
 		mine->timeout_ns = 0;
@@ -122,30 +122,22 @@ void *ac__slots_arg(struct ac__slots *slots, uint32_t slot, uint64_t len)
 	return block.data;
 }
 
-struct ac__bound *ac__bound_make(struct ac__arena *arena, const void *data, uint64_t len)
+void ac__slots_write_bound(struct ac__slots *slots, uint32_t slot)
 {
-	struct ac__bound *bound = ac__sys_calloc(1, sizeof *bound);
-	struct ac__block block;
+	struct ac__task_shm *task = ac__slots_task(slots, slot);
+	const struct ac_bound *bound = slots->slots[slot].bound;
 
 	if (!bound)
-		return NULL;
-	if (ac__block_take(arena, AC__OWNER_SEAT, len, &block) < 0) {
-		free(bound);
-		return NULL;
-	}
-	memcpy(block.data, data, len);
-	bound->users = 1;
-	bound->block = block.id;
-	bound->len = len;
-	return bound;
+		return;
+	task->flags |= AC__TASK_BOUND;
+	task->bound_block = bound->block;
+	task->bound_len = bound->len;
 }
 
-void ac__bound_release(struct ac__slots *slots, struct ac__bound *bound)
+void ac__slots_bind(struct ac__slots *slots, uint32_t slot, struct ac_bound *bound)
 {
-	if (!bound || --bound->users)
-		return;
-	ac__block_give(ac__slots_arena(slots), AC__OWNER_SEAT, bound->block);
-	free(bound);
+	slots->slots[slot].bound = bound;
+	ac__slots_write_bound(slots, slot);
 }
 
 /* ---- publishing ---- */

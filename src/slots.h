@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "block.h"
+#include "bound.h"
 #include "ending.h"
 #include "ring.h"
 #include "turns.h"
@@ -63,13 +64,6 @@ struct ac__job_ops {
 	bool fills_itself;
 };
 
-/* Data that all pieces of a map share: freed with the last slot that uses it. */
-struct ac__bound {
-	unsigned users;
-	uint32_t block;
-	uint64_t len;
-};
-
 enum ac__slot_state {
 	AC__SLOT_FREE,
 	AC__SLOT_FILLING,
@@ -89,7 +83,7 @@ struct ac__slot {
 	/* First what every task needs, so that it lies in one cache line. */
 	struct ac__job *job;	/* NULL: free, or its waiter was answered already */
 	uint64_t gen;
-	struct ac__bound *bound;
+	struct ac_bound *bound;	/* one use of it, or NULL */
 	int64_t timeout_ns;	/* 0: none */
 	enum ac__slot_state state;
 	uint32_t arg_block;	/* the owner's, given back when the slot is freed */
@@ -190,6 +184,10 @@ static inline void ac__slots_write_arg(struct ac__slots *slots, uint32_t slot, v
 	if (AC__UNLIKELY(owned != NULL))
 		free(owned);
 }
+/* The piece in slot reads it. Takes over one use, which ends with the slot's. */
+void ac__slots_bind(struct ac__slots *slots, uint32_t slot, struct ac_bound *bound);
+/* Tell the worker of it: again for each retry, since a dead one may have written there. */
+void ac__slots_write_bound(struct ac__slots *slots, uint32_t slot);
 /* A time limit for the piece in slot. */
 void ac__slots_limit(struct ac__slots *slots, uint32_t slot, int64_t timeout_ns);
 void ac__slots_publish(struct ac__slots *slots, uint32_t slot, struct ac__job *job);
@@ -209,10 +207,6 @@ uint32_t ac__slots_next_fill(struct ac__slots *slots);
 
 /* Of a slot that its job has kept: its results are copied. */
 void ac__slots_release(struct ac__slots *slots, uint32_t slot);
-
-/* A map's data, copied: NULL: no memory. Needs no lock. Given up by release, under the lock. */
-struct ac__bound *ac__bound_make(struct ac__arena *arena, const void *data, uint64_t len);
-void ac__bound_release(struct ac__slots *slots, struct ac__bound *bound);
 
 /* ---- ends ---- */
 

@@ -35,6 +35,7 @@ struct ac_stream {
 	int error;		/* source's or submit's: returned once all results before it are taken */
 	uint64_t read, taken;	/* calls made, results taken */
 	unsigned pushing;	/* calls that are being handed in, perhaps without the lock */
+	bool woken;		/* the next thread that would wait returns -EAGAIN instead */
 	uint64_t bytes;		/* arguments under way */
 	struct ac_task **places; /* ordered: by index modulo capacity */
 	uint64_t capacity;
@@ -323,7 +324,27 @@ static int has_no_more(struct ac_stream *stream)
 
 static bool fed_has_news(void *arg)
 {
-	return has_next(arg) || has_no_more(arg) != 0;
+	const struct ac_stream *stream = arg;
+
+	return stream->woken || has_next(arg) || has_no_more(arg) != 0;
+}
+
+/* Results come first, then the end. A wake is for a thread that would wait. */
+static int take_news(struct ac_stream *stream, struct ac_task **task)
+{
+	int r;
+
+	if (has_next(stream)) {
+		*task = take_next(stream);
+		return 1;
+	}
+	r = has_no_more(stream);
+	if (r != 0)
+		return AC__MIN(r, 0);
+	stream->woken = false;
+	/* A thread that is woken each time makes the copies that are left to it, too. */
+	ac__wait_fill(stream->pool);
+	return -EAGAIN;
 }
 
 static int next_of_fed(struct ac_stream *stream, struct ac_task **task, int64_t timeout_ns)
@@ -333,12 +354,8 @@ static int next_of_fed(struct ac_stream *stream, struct ac_task **task, int64_t 
 
 	ac__pool_lock(stream->pool);
 	r = ac__wait_until(stream->pool, fed_has_news, stream, deadline);
-	if (r == 0 && has_next(stream)) {
-		*task = take_next(stream);
-		r = 1;
-	} else if (r == 0) {
-		r = AC__MIN(has_no_more(stream), 0);
-	}
+	if (r == 0)
+		r = take_news(stream, task);
 	ac__pool_unlock(stream->pool);
 	return r;
 }
@@ -350,8 +367,23 @@ static int check_fed(const struct ac_stream *stream)
 	return is_forked(stream) ? AC_EFORK : 0;
 }
 
+static int take_push_opts(struct ac_task *task, const struct ac_push_opts *user)
+{
+	struct ac_push_opts opts;
+	int r = ac__opts_copy(&opts, sizeof opts, user);
+
+	if (r < 0)
+		return r;
+	if (opts.flags || (opts.bound && opts.bound->memory != task->memory))
+		return -EINVAL;
+	task->units = opts.units;
+	task->bound = ac__bound_use(opts.bound);
+	task->user = opts.user;
+	return 0;
+}
+
 int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
-		   uint32_t units, uint64_t *index)
+		   const struct ac_push_opts *opts, uint64_t *index)
 {
 	struct ac_task *task;
 	int r = !arg && len ? -EINVAL : check_fed(stream);
@@ -361,7 +393,9 @@ int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
 	task = make_task(stream, arg, len);
 	if (!task)
 		return -ENOMEM;
-	task->units = units;
+	r = opts ? take_push_opts(task, opts) : 0;
+	if (r < 0)
+		goto err_task;
 	ac__pool_lock(stream->pool);
 	r = submit_task(stream, task);
 	if (r == 0) {
@@ -370,9 +404,16 @@ int ac_stream_push(struct ac_stream *stream, const void *arg, size_t len,
 		ac__helper_take_over(task);
 	}
 	ac__pool_unlock(stream->pool);
-	if (r < 0)
-		ac__task_destroy(task);
+	if (r == 0)
+		return 0;
+err_task:
+	ac__task_destroy(task);
 	return r;
+}
+
+void *ac_task_user(const struct ac_task *task)
+{
+	return task ? task->user : NULL;
 }
 
 int ac_stream_end(struct ac_stream *stream)
@@ -383,6 +424,19 @@ int ac_stream_end(struct ac_stream *stream)
 		return r;
 	ac__pool_lock(stream->pool);
 	stream->at_end = true;
+	ac__sleep_wake_finished(&stream->pool->sleep);
+	ac__pool_unlock(stream->pool);
+	return 0;
+}
+
+int ac_stream_wake(struct ac_stream *stream)
+{
+	int r = check_fed(stream);
+
+	if (r < 0)
+		return r;
+	ac__pool_lock(stream->pool);
+	stream->woken = true;
 	ac__sleep_wake_finished(&stream->pool->sleep);
 	ac__pool_unlock(stream->pool);
 	return 0;
@@ -408,9 +462,10 @@ static struct ac_task *find_divisible(struct ac_stream *stream)
 	return best;
 }
 
-int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, uint32_t *kept)
+int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, void **user,
+			uint32_t *kept)
 {
-	int r = !index || !kept ? -EINVAL : check_fed(stream);
+	int r = !kept ? -EINVAL : check_fed(stream);
 	struct ac_task *task;
 
 	if (r < 0)
@@ -425,10 +480,29 @@ int ac_stream_take_back(struct ac_stream *stream, uint64_t *index, uint32_t *kep
 		if (r == 0)
 			continue;
 		task->units = *kept;
-		*index = task->index;
+		if (index)
+			*index = task->index;
+		if (user)
+			*user = task->user;
 	}
 	ac__pool_unlock(stream->pool);
 	return r;
+}
+
+/* ---- bound data ---- */
+
+int ac_bound_make(struct ac_bound **bound, struct ac_pool *pool, const void *data, size_t len)
+{
+	if (!bound || !pool || (!data && len))
+		return -EINVAL;
+	if (ac__pool_is_forked(pool))
+		return AC_EFORK;
+	return ac__bound_make(bound, pool->memory, data, len);
+}
+
+void ac_bound_free(struct ac_bound *bound)
+{
+	ac__bound_release(bound);
 }
 
 /* ---- taking and leaving ---- */

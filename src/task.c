@@ -18,9 +18,20 @@ static void release_result(struct ac_task *task)
 	}
 }
 
+static void release_bound(struct ac_task *task)
+{
+	struct ac_bound *bound = task->bound;
+
+	if (AC__LIKELY(!bound))
+		return;
+	task->bound = NULL;
+	ac__bound_release(bound);
+}
+
 void ac__task_destroy(struct ac_task *task)
 {
 	release_result(task);
+	release_bound(task);
 	free(task->copy);
 	free(task->failure);
 	free(task);
@@ -78,6 +89,7 @@ static void end_task(struct ac_task *task, const struct ac__ending *ending)
 	struct ac_pool *pool = task->pool;
 
 	task->in_slot = false;
+	release_bound(task); /* it has never come into a slot */
 	task->pid = ending->pid;
 	task->seat = ending->seat;
 	if (ending->status)
@@ -156,6 +168,14 @@ static void write_units(struct ac__slots *slots, struct ac_task *task, uint32_t 
 	atomic_store_explicit(&row->cursor, (uint64_t)task->units << 32, memory_order_relaxed);
 }
 
+static void bind_to_slot(struct ac__slots *slots, struct ac_task *task, uint32_t slot)
+{
+	if (AC__LIKELY(!task->bound))
+		return;
+	ac__slots_bind(slots, slot, task->bound);
+	task->bound = NULL;
+}
+
 /* A retry writes a small argument anew, since the dead worker may have begun to write its result
  * over it; one in a block is still there. */
 static bool needs_copy_for_retries(const struct ac_task *task)
@@ -189,6 +209,7 @@ static int write_task(struct ac_task *task, uint32_t slot)
 	row->kind = AC__KIND_CALL;
 	row->fn = (uintptr_t)task->fn;
 	write_units(slots, task, slot);
+	bind_to_slot(slots, task, slot);
 	task->slot = slot;
 	task->in_slot = true;
 	if (task->timeout_ns)
@@ -224,6 +245,7 @@ static void rewrite_task(struct ac__slots *slots, struct ac_task *task, uint32_t
 	if (!slots->slots[slot].arg_block && task->arg_len)
 		memcpy(row->data, task->copy, task->arg_len);
 	write_units(slots, task, slot);
+	ac__slots_write_bound(slots, slot);
 }
 
 static enum ac__collected collect_piece(struct ac__slots *slots, struct ac__job *job,

@@ -23,6 +23,8 @@ struct ac_call {
 	uint32_t index;
 	const void *arg;
 	size_t arg_len;
+	const void *bound;		/* NULL: none */
+	size_t bound_len;
 	struct ac__block result;	/* id 0: small or none */
 	size_t result_len;
 	int64_t started_ns;		/* 0 unless traced */

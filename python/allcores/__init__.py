@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Every core at work: `import allcores as multiprocessing`.
 
-The standard library's multiprocessing, with a Pool that is faster and does not hang.
-allcores.engine says which pool is in use: "allcores", or "stdlib" where the engine cannot be used
-(allcores.engine_reason says why).
+The standard library's multiprocessing, with a Pool that is faster and does not hang. Beside its
+names there are
+
+    cpus(leave=0)       the number of processors that this process may use
+    WorkerDied, StartError, TaskCancelled, BrokenPool
+                        what fails beside your own functions: see allcores.errors
+    engine              which pool is in use: "allcores", or "stdlib" where that cannot be used
+    engine_reason       why
 """
 
 from __future__ import annotations
@@ -56,13 +61,16 @@ if engine == "allcores":
     get_context = context._default_context.get_context
 else:
     # The package's own modules of these names need the engine.
-    from multiprocessing import context, pool
+    from multiprocessing import context, pool  # type: ignore[no-redef]
 
     _sys.modules[f"{__name__}.context"] = context
     _sys.modules[f"{__name__}.pool"] = pool
 
     def cpus(leave: int = 0) -> int:
-        """The number of processors that this process may use, less leave; at least one."""
+        """The number of processors that this process may use: those of its affinity mask.
+
+        leave: how many of them to leave to others. The result is at least one.
+        """
         try:
             usable = len(_os.sched_getaffinity(0))
         except AttributeError:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What type checkers see: the standard library's module, with our contexts and additions."""
 
-from collections.abc import Callable, Iterable
 from multiprocessing import Array as Array
 from multiprocessing import AuthenticationError as AuthenticationError
 from multiprocessing import Barrier as Barrier
@@ -33,10 +32,11 @@ from multiprocessing import get_logger as get_logger
 from multiprocessing import get_start_method as get_start_method
 from multiprocessing import log_to_stderr as log_to_stderr
 from multiprocessing import parent_process as parent_process
+from multiprocessing import reducer as reducer
 from multiprocessing import set_executable as set_executable
 from multiprocessing import set_forkserver_preload as set_forkserver_preload
 from multiprocessing import set_start_method as set_start_method
-from typing import Any, Literal
+from typing import Literal
 
 from . import context as context
 from . import errors as errors
@@ -47,16 +47,10 @@ from .errors import TaskCancelled as TaskCancelled
 from .errors import WorkerDied as WorkerDied
 
 __version__: str
-reducer: Any
 engine: Literal["allcores", "stdlib"]
 engine_reason: str
 
-def get_context(method: str | None = None) -> Any: ...
-def Pool(
-    processes: int | None = None,
-    initializer: Callable[..., object] | None = None,
-    initargs: Iterable[Any] = (),
-    maxtasksperchild: int | None = None,
-) -> pool.Pool: ...
+Pool = context._default_context.Pool
+get_context = context._default_context.get_context
+
 def cpus(leave: int = 0) -> int: ...
-def __getattr__(name: str) -> Any: ...

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import sysconfig
+from multiprocessing import get_all_start_methods, get_start_method
 
 import allcores
 
@@ -48,7 +49,7 @@ def _info() -> list[tuple[str, str]]:
         ),
         (
             "start method",
-            f"{allcores.get_start_method()} (of {', '.join(allcores.get_all_start_methods())})",
+            f"{get_start_method()} (of {', '.join(get_all_start_methods())})",
         ),
     ]
 

@@ -13,10 +13,10 @@ from multiprocessing.process import BaseProcess
 
 from . import _core, _stdlib_servers, _worker_processes, errors
 from ._descriptors import above_standard, standard_reserved
+from ._interruptible import SLICE
 from ._stdlib_private import start_method_of
 from ._worker import Seat
 from ._worker_processes import UnstartedWorker, WorkerProcesses, exitcode_of, has_ended, pid_of
-from .waiting import SLICE
 
 
 def _kill_with_owner(fd: int, pid: int) -> None:

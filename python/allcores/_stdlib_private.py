@@ -221,6 +221,17 @@ def _forkserver() -> Any:
     return forkserver._forkserver
 
 
+# ---- pools ----
+
+
+def cut_into_tasks(function: object, items: Iterable[Any], size: int) -> Any:
+    """An iterator over (function, tuple of items): Pool._get_tasks. Programs that extend a pool (istarmap)
+    call it."""
+    from multiprocessing.pool import Pool
+
+    return Pool._get_tasks(function, items, size)  # type: ignore[attr-defined]
+
+
 # ---- failures ----
 
 

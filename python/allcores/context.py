@@ -36,7 +36,36 @@ class BaseContext(_stdlib.BaseContext):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
     ) -> Pool:
-        """A pool of worker processes: see allcores.pool.Pool."""
+        """Start a pool of worker processes, which run functions on all processors.
+
+            with allcores.Pool() as pool:
+                squares = pool.map(square, range(100))
+
+        processes: how many workers; None: one for each processor that this process may use
+            (allcores.cpus()).
+        initializer, initargs: initializer(*initargs) runs in each worker before its first call;
+            None: nothing runs.
+        maxtasksperchild: a worker is replaced after so many calls (a chunk of a map is one);
+            None: never.
+
+        Returns an allcores.pool.Pool. Its methods:
+            map, starmap                one call for each item; a list of the values
+            imap, imap_unordered        the same, with the values one by one
+            apply                       one call
+            map_async, starmap_async, apply_async
+                                        return at once; get() of what they return waits
+            dump                        write what each worker is doing
+            close, join                 accept no more work; wait for the end of all work
+            terminate                   stop now; also at the end of a with block
+        help(allcores.pool.Pool) says more, and what happens when something fails.
+
+        Raises:
+            ValueError: processes or maxtasksperchild is less than 1.
+            TypeError: initializer cannot be called.
+            OSError: no worker can be started; a note says which limit was reached.
+            By spawn and forkserver also what pickling initializer and initargs raises, and
+                AssertionError in a daemonic process.
+        """
         from .pool import Pool  # here: see __init__.py
 
         return Pool(
@@ -44,7 +73,14 @@ class BaseContext(_stdlib.BaseContext):
         )
 
     def get_context(self, method: str | None = None) -> Any:
-        """This context, or the one that starts processes by that method."""
+        """Return a context: an object with this module's functions and one start method.
+
+        method: "fork", "spawn", "forkserver", or a name that another library has registered;
+            None: this context.
+
+        Raises:
+            ValueError: there is no such method here.
+        """
         if method is None:
             return self
         theirs = super().get_context(method)  # refuses what this Python does not have
@@ -70,23 +106,42 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
         """Without the standard library's, which keeps a method of its own."""
 
     def get_context(self, method: str | None = None) -> Any:
-        """The default, or the context that starts processes by that method."""
+        """Return a context: an object with this module's functions and one start method.
+
+        method: "fork", "spawn", "forkserver", or a name that another library has registered;
+            None: the default, which from then on cannot be changed without force.
+
+        Raises:
+            ValueError: there is no such method here.
+        """
         if method is None:
             method = default_context().get_start_method()
         return super().get_context(method)
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
-        """Set the default start method. Only once, unless force is true."""
+        """Set the default start method, here and in multiprocessing.
+
+        method: "fork", "spawn", "forkserver"; None, with force: as if it had never been set.
+        force: whether to set it also if it is set already.
+
+        Raises:
+            RuntimeError: it is set already, and force is false.
+            ValueError: there is no such method here.
+        """
         default_context().set_start_method(method, force)
 
     def get_start_method(  # type: ignore[override]
         self, allow_none: bool = False
     ) -> str | None:
-        """The default start method."""
+        """Return the name of the default start method.
+
+        allow_none: return None, and set nothing, if no method is set yet. Otherwise the system's
+            default is set and returned.
+        """
         return default_context().get_start_method(allow_none)
 
     def get_all_start_methods(self) -> list[str]:
-        """The start methods of this Python, its default first."""
+        """Return the names of the start methods of this Python, the system's default first."""
         return default_context().get_all_start_methods()
 
 

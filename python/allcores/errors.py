@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The exceptions of calls and pools, beyond those that the user's functions raise."""
+"""The exceptions of calls and pools, beyond those that the user's functions raise. All are
+multiprocessing.ProcessErrors."""
 
 from __future__ import annotations
 
@@ -37,22 +38,28 @@ def advise(error: BaseException) -> BaseException:
 
 
 class WorkerDied(ProcessError):
-    """The worker process died while it ran this call. The pool goes on with a new worker.
+    """The worker process died while it ran this call. Other calls go on, with a new worker.
 
-    Each attribute is None if it is not known.
+        try:
+            pool.apply(work)
+        except allcores.WorkerDied as death:
+            print(death.signal or death.exitcode, death.task, death.stack)
+
+    It may be pickled. Each attribute is None if it is not known.
     pid: the worker's process id.
     exitcode: as Process.exitcode (negative: the number of the signal that killed it).
-    signal: the name of that signal, or None.
+    signal: the name of that signal ("SIGKILL"), or None.
     worker: the name of the process.
     task: the name of the function that the worker ran.
-    items: the items of a map or imap that the call consisted of.
+    items: the items of a map or imap that the call consisted of: a range of their indices.
     ran: for how many seconds the call had run when the death was noticed.
     peak_rss: the largest memory of the process, in bytes (peak resident set).
     stack: the worker's last Python stack. A worker writes it when the interpreter itself crashes
-    (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL).
+        (SIGSEGV, SIGFPE, SIGABRT, SIGBUS, SIGILL).
     oom: whether the kernel's OOM killer killed the worker. True: since the pool was opened, the
-    kernel has counted at least as many OOM kills in this control group as workers of the pool have
-    died by SIGKILL. False: it has counted none. None: fewer than that, or there is no counter.
+        kernel has counted at least as many OOM kills in this control group as workers of the pool
+        have died by SIGKILL. False: it has counted none. None: fewer than that, or there is no
+        counter.
     """
 
     def __init__(
@@ -124,15 +131,19 @@ class WorkerDied(ProcessError):
 
 
 class StartError(ProcessError):
-    """Workers cannot be started, or their initializer raised: the pool accepts no work."""
+    """Workers cannot be started, or their initializer raised. The text says why. The pool accepts
+    no more work: calls that were submitted raise this, too."""
 
 
 class TaskCancelled(ProcessError):
-    """The pool was terminated before this call had ended."""
+    """The pool was terminated before this call had ended. The call may have been made, in part."""
 
 
 class BrokenPool(ProcessError):
-    """The pool's shared memory is damaged."""
+    """The pool's shared memory is damaged: a worker wrote where it must not. Open a new pool."""
+
+
+FORKED = "this pool belongs to the process that opened it: a forked child opens its own"
 
 
 def from_code(code: int, name: str, text: str) -> BaseException:
@@ -141,9 +152,7 @@ def from_code(code: int, name: str, text: str) -> BaseException:
         case "AC_ECLOSED":
             return ValueError("Pool not running")
         case "AC_EFORK":
-            return RuntimeError(
-                "this pool belongs to the process that opened it: a forked child opens its own"
-            )
+            return RuntimeError(FORKED)
         case "AC_ESTART":
             return StartError(text)
         case "AC_ECANCELED":

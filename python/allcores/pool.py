@@ -3,35 +3,35 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
+import os
 import sys
 import threading
 import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import get_context, util
 from multiprocessing.process import BaseProcess
 from types import FunctionType
 
 from . import _core
-from .chunks import GivenChunks, MeasuredChunks, nominal_size
+from ._chunk_sizes import GivenChunks, MeasuredChunks, nominal_size
+from ._driver import CallbackThread, Driver
 from ._forked_workers import ForkedWorkers, can_fork
+from ._imap import ImapJob, ImapResults, UnorderedImapResults
+from ._jobs import CallJob, MapJob
+from ._results import AsyncResult, JobResult, MapResult
+from ._stdlib_pool import LikeStdlib, TaskQueue, find_added
+from ._stdlib_private import cut_into_tasks
+from ._submitting import Submitting
+from ._unfinished import Unfinished
 from ._worker_processes import WorkerProcesses, make_process
-from .errors import advise
-from .handler import Handler
-from .imap import IMapIterator, IMapUnorderedIterator, Source
-from .intake import Intake
-from .results import AsyncResult, CallResult, MapResult, run_given
+from .errors import FORKED, advise
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
+    from typing import Any
 
-    from .results import Callback
-
-    _Returned = TypeVar("_Returned")
+    from ._results import Callback
 
 __all__ = ["Pool", "ThreadPool"]
 
@@ -41,8 +41,6 @@ CLOSE = "CLOSE"
 TERMINATE = "TERMINATE"
 
 PACES_MOST = 256
-
-atexit.register(_core.forget)
 
 ApplyResult = AsyncResult
 
@@ -56,57 +54,46 @@ def __getattr__(name: str) -> Any:
     return getattr(pool, name)
 
 
-class _Unfinished(Mapping[int, object]):
-    """Pool._cache: its length is the number of unfinished jobs. Of these it holds the jobs that
-    consist of many calls; single calls are only counted."""
-
-    def __init__(self, core: _core.Pool) -> None:
-        self._core = core
-        # Not a WeakSet: iterating over one fails when another thread adds to it.
-        self._jobs: dict[int, weakref.ref[MapResult | Source]] = {}
-        self._numbers = count()
-        self._most = 16  # references; at that number the dead ones are removed
-
-    def add(self, job: MapResult | Source) -> None:
-        """Add a map, or the source of an imap."""
-        if len(self._jobs) >= self._most:
-            for number, reference in list(self._jobs.items()):
-                if reference() is None:
-                    self._jobs.pop(number, None)
-            self._most = 2 * len(self._jobs) + 16
-        self._jobs[next(self._numbers)] = weakref.ref(job)
-
-    def _unfinished(self) -> list[MapResult | Source]:
-        jobs = (reference() for reference in list(self._jobs.values()))
-        return [job for job in jobs if job is not None and not job.is_finished()]
-
-    def __getitem__(self, key: int) -> object:
-        return self._unfinished()[key]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self._unfinished())))
-
-    def __len__(self) -> int:
-        jobs = self._unfinished()
-        stat = self._core.stat()
-        single = stat["waiting"] + stat["running"] - sum(job.calls_under_way() for job in jobs)
-        return max(single, 0) + len(jobs)
-
-
-class Pool:
+class Pool(LikeStdlib):
     """A pool of worker processes, with the methods and habits of multiprocessing.Pool.
 
-    processes: the number of workers; None: as many processors as this process may use
-    (allcores.cpus). initializer(*initargs) runs in each worker before its first call.
-    maxtasksperchild: a worker is replaced after that many calls (a chunk counts as one).
-    context: how processes are started.
+        with allcores.Pool() as pool:
+            print(pool.map(math.factorial, range(100)))
+
+    processes, initializer, initargs, maxtasksperchild: see allcores.Pool. context: a context that
+    says how processes are started (allcores.get_context("spawn")); None: the default.
+
+    Functions, arguments and values are pickled on their way: functions must be importable by name
+    (no lambdas). Arguments are pickled when they are submitted, in the calling thread; those of
+    map_async bit by bit, in a thread of the pool. Values are unpickled when they are asked for. All
+    methods may be called from any thread.
+
+    No method waits for ever because something failed. These exceptions can come in the place of
+    any call's value, beside those that its function raises:
+
+        WorkerDied          the worker died during the call; it says how, and at what. Other calls
+                            go on, and a new worker takes its place.
+        MaybeEncodingError  what the function returned or raised cannot be pickled.
+        MemoryError         there is no shared memory for the argument or the value.
+        StartError          the initializer raised, or no worker can be started any more.
+        TaskCancelled       the pool was terminated before the call had ended.
+        BrokenPool          the pool's shared memory is damaged.
+
+    A pool belongs to the process that made it: in a forked child its methods raise RuntimeError.
+    A pool that is dropped does first what was submitted to it, in the background, and gives a
+    ResourceWarning: end it by a with block, or by close and join.
     """
 
+    _stdlib_name = "Pool"
     _state = INIT
 
     @staticmethod
     def Process(ctx: Any, *args: Any, **kwds: Any) -> BaseProcess:
-        """Make a worker's process. Subclasses may override it."""
+        """Make the Process object of a worker: ctx.Process(*args, **kwds). Subclasses may override
+        it.
+
+        ctx: the pool's context. args, kwds: as for multiprocessing.Process.
+        """
         return ctx.Process(*args, **kwds)  # type: ignore[no-any-return]
 
     def __init__(
@@ -128,6 +115,7 @@ class Pool:
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        self._owner = os.getpid()
         self._processes = processes
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
@@ -138,18 +126,18 @@ class Pool:
         except BaseException as error:  # also what a signal handler raises, in any line of it
             self._crew.stop(self.__dict__.get("_core"))
             raise advise(self._crew.failure or error) from None
-        self._paces: dict[object, float] = {}  # nanoseconds per item, by function
+        self._paces = _Paces()
         self._state = RUN
 
     def _open(self, processes: int) -> None:
         self._core = self._crew.open(processes, self._maxtasksperchild or 0, AsyncResult)
-        self._intake = Intake()
-        self._handler = Handler(self._core, self._intake)
-        self._cache = _Unfinished(self._core)
+        self._submitting = Submitting()
+        self._callbacks = CallbackThread(self._core, self._submitting)
+        self._cache = Unfinished(self._core)
         self._terminate = util.Finalize(
             self,
             _finalize,
-            args=(self._core, self._crew, self._intake, self._handler),
+            args=(self._core, self._crew, self._submitting, self._callbacks),
             exitpriority=15,
         )
 
@@ -187,9 +175,17 @@ class Pool:
         return self
 
     def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.terminate()
+        if os.getpid() == self._owner:  # a forked child leaves the block, too: the pool goes on
+            self.terminate()
+
+    def _check_owner(self) -> None:
+        """The first step of every public method. A forked child has the pool's locks and threads as
+        they were at the fork, and none of its processes."""
+        if os.getpid() != self._owner:
+            raise RuntimeError(FORKED)
 
     def _check_running(self) -> None:
+        self._check_owner()
         if self._state != RUN:
             raise ValueError("Pool not running")
 
@@ -199,13 +195,35 @@ class Pool:
     def _pool(self) -> list[BaseProcess]:
         return self._crew.processes
 
+    @property
+    def _taskqueue(self) -> TaskQueue:
+        return TaskQueue(self)
+
+    @staticmethod
+    def _get_tasks(func: Any, it: Iterable[Any], size: int) -> Any:
+        return cut_into_tasks(func, it, size)
+
+    def __getattr__(self, name: str) -> Any:
+        return find_added(self, name)
+
     def _repopulate_pool(self) -> None:
         """Do nothing: the engine replaces workers as soon as they exit."""
 
     # ---- single calls ----
 
     def apply(self, func: Callable[..., Any], args: Any = (), kwds: Any = {}) -> Any:
-        """Call func(*args, **kwds) in a worker. Return its value, or raise its exception."""
+        """Call func(*args, **kwds) in a worker, and wait for its end.
+
+        args, kwds: the arguments: an iterable, and a mapping with names as keys. Default: none.
+
+        Returns what func returned.
+
+        Raises:
+            What func raised; WorkerDied and the others that the class lists.
+            ValueError: the pool was closed or terminated.
+            PicklingError, AttributeError, TypeError: func or an argument cannot be pickled.
+            RuntimeError: this process is a forked child of the pool's.
+        """
         self._check_running()
         return self._core.submit(self, func, args, kwds).get()
 
@@ -217,14 +235,27 @@ class Pool:
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> AsyncResult:
-        """Call func(*args, **kwds) in a worker and return at once. callback(value) or
-        error_callback(exception) runs in a thread of the pool before the result is ready."""
-        if self._state != RUN:
-            raise ValueError("Pool not running")
+        """Submit the call func(*args, **kwds), and return at once.
+
+        args, kwds: the arguments: an iterable, and a mapping with names as keys. Default: none.
+        callback: called with the value when the call has ended; None: nothing is called.
+        error_callback: called with the exception if the call failed.
+            Callbacks run in one thread of the pool, one after the other, and before the result is
+            ready: a slow one delays all others. What a callback raises is logged.
+
+        Returns an AsyncResult, whose get() returns the value. Without callbacks a failure that
+        nobody gets is logged when the result is dropped.
+
+        Raises:
+            ValueError: the pool was closed or terminated.
+            RuntimeError: this process is a forked child of the pool's.
+            All other failures, also of pickling, are the result's: get() raises them.
+        """
+        self._check_running()
         if callback is None and error_callback is None:
             return self._core.submit(self, func, args, kwds)  # type: ignore[no-any-return]
-        result = CallResult(self, func, callback, error_callback)
-        self._handler.call(result, func, args, kwds)
+        result = JobResult(self, func, callback, error_callback)
+        self._callbacks.call(CallJob(func, result), func, args, kwds)
         return result
 
     # ---- maps ----
@@ -235,8 +266,24 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None = None,
     ) -> list[Any]:
-        """[func(x) for x in iterable], in the workers. chunksize items make one call;
-        None: the pool measures how long items take, and chooses."""
+        """Return the list [func(x) for x in iterable], computed in the workers.
+
+        func: a function of one argument.
+        iterable: the items. All are read before the first call.
+        chunksize: how many items make one call to a worker. None: the pool measures how long items
+            take, and chooses; with maxtasksperchild, as the standard library chooses.
+
+        Returns the list of values, in the order of the items.
+
+        Raises:
+            What func raised; WorkerDied and the others that the class lists: the first failure
+                that arrives, after all calls have ended. The other values are lost; with imap
+                they are not.
+            ValueError: the pool was closed or terminated, or chunksize is less than 1.
+            TypeError: iterable cannot be iterated over.
+            PicklingError, AttributeError, TypeError: func or an item cannot be pickled.
+            RuntimeError: this process is a forked child of the pool's.
+        """
         return self._map(func, iterable, False, chunksize)
 
     def starmap(
@@ -245,7 +292,16 @@ class Pool:
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
     ) -> list[Any]:
-        """[func(*x) for x in iterable], in the workers: see map."""
+        """Return the list [func(*x) for x in iterable], computed in the workers.
+
+        func: a function.
+        iterable: its arguments, an iterable for each call: [(1, 2), (3, 4)].
+        chunksize: as in map.
+
+        Returns the list of values, in the order of the items.
+
+        Raises: as map; TypeError also where an item is not iterable.
+        """
         return self._map(func, iterable, True, chunksize)
 
     def map_async(
@@ -256,8 +312,21 @@ class Pool:
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> MapResult:
-        """Start a map and return at once. callback(list) or error_callback(exception) runs in a
-        thread of the pool before the result is ready."""
+        """Submit a map, and return at once.
+
+        func, iterable, chunksize: as in map. The items are read in this call.
+        callback: called with the list of values when the map has ended; None: nothing is called.
+        error_callback: called with the exception if the map failed.
+            For both see apply_async.
+
+        Returns a MapResult, whose get() returns the list of values.
+
+        Raises:
+            ValueError: the pool was closed or terminated, or chunksize is less than 1.
+            TypeError: iterable cannot be iterated over.
+            RuntimeError: this process is a forked child of the pool's.
+            All other failures are the result's: get() raises them.
+        """
         return self._map_async(func, iterable, False, chunksize, callback, error_callback)
 
     def starmap_async(
@@ -268,28 +337,34 @@ class Pool:
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> MapResult:
-        """Start a starmap and return at once: see map_async."""
+        """Submit a starmap, and return at once.
+
+        func, iterable, chunksize: as in starmap. The items are read in this call.
+        callback, error_callback: as in map_async.
+
+        Returns a MapResult, whose get() returns the list of values.
+
+        Raises: as map_async.
+        """
         return self._map_async(func, iterable, True, chunksize, callback, error_callback)
 
-    def _make_map(
+    def _map_job(
         self,
         func: Callable[..., Any],
-        items: Sequence[Any],
+        iterable: Iterable[Any],
         star: bool,
         chunksize: int | None,
-        callback: Callback = None,
-        error_callback: Callback = None,
-    ) -> MapResult:
-        # maxtasksperchild counts calls, so with it chunks have the standard library's size.
-        nominal = chunksize or nominal_size(len(items), self._processes) or 1
+    ) -> MapJob:
+        self._check_running()
+        _check_chunksize(chunksize)
+        items = _as_sequence(iterable)
         chunks: GivenChunks | MeasuredChunks
         if chunksize is None and self._maxtasksperchild is None:
-            chunks = MeasuredChunks(self._processes, self._pace_of(func))
+            chunks = MeasuredChunks(self._processes, self._paces.get(func))
         else:
-            chunks = GivenChunks(nominal, self._processes)
-        return MapResult(
-            self, self._processes, func, items, star, chunks, nominal, callback, error_callback
-        )
+            # maxtasksperchild counts calls, so with it chunks have the standard library's size.
+            chunks = GivenChunks(chunksize or nominal_size(len(items), self._processes))
+        return MapJob(self._core, self._processes, func, items, star, chunks)
 
     def _map(
         self,
@@ -298,38 +373,28 @@ class Pool:
         star: bool,
         chunksize: int | None,
     ) -> list[Any]:
-        self._check_running()
-        items = _as_sequence(iterable)
-        _check_chunksize(chunksize)
-        if not items:
+        job = self._map_job(func, iterable, star, chunksize)
+        if job.is_complete():
             return []
-        if chunksize is not None:
-            size = chunksize
-            return self._feed(object(), lambda: run_given(self._core, func, items, star, size))
-        result = self._make_map(func, items, star, chunksize)
-        self._cache.add(result)
-        self._feed(result, lambda: result.run(self._core))
-        self._remember_pace(func, result)
-        return result.get()  # type: ignore[no-any-return]
+        self._cache.add(job)
+        self._drive(job)
+        self._paces.note(func, job.chunks)
+        success, value = job.outcome()
+        if success:
+            return value  # type: ignore[no-any-return]
+        raise value
 
-    def _feed(self, feeder: object, run: Callable[[], _Returned]) -> _Returned:
-        """Call run(), which goes on submitting work also after the pool was closed."""
+    def _drive(self, job: MapJob) -> None:
+        """Drive a job to its end in this thread, over a stream of its own."""
+        driver = Driver(self._core.stream(), self._submitting)
         try:
-            self._intake.enter(feeder)
-            return run()
+            self._submitting.enter(job)
+            driver.add(job)
+            driver.run(until=job)
         finally:
-            self._intake.forget(feeder)
-            self._intake.leave(feeder)
-
-    def _pace_of(self, func: Callable[..., Any]) -> float | None:
-        return self._paces.get(func) if isinstance(func, FunctionType) else None
-
-    def _remember_pace(self, func: Callable[..., Any], result: MapResult) -> None:
-        """Keep the time per item as a first guess for the next map of this function."""
-        if isinstance(func, FunctionType) and isinstance(result.chunks, MeasuredChunks):
-            if len(self._paces) >= PACES_MOST:
-                self._paces.clear()
-            self._paces[func] = result.chunks.item_ns
+            self._submitting.forget(job)
+            self._submitting.leave(job)
+            driver.stream.close()
 
     def _map_async(
         self,
@@ -340,70 +405,109 @@ class Pool:
         callback: Callback,
         error_callback: Callback,
     ) -> MapResult:
-        self._check_running()
-        items = _as_sequence(iterable)
-        _check_chunksize(chunksize)
-        result = self._make_map(func, items, star, chunksize, callback, error_callback)
-        if items:
-            self._cache.add(result)
-            self._handler.map(result)
+        job = self._map_job(func, iterable, star, chunksize)
+        result = MapResult(self, job, func, callback, error_callback)
+        if not job.is_complete():
+            job.result = result
+            self._cache.add(job)
+            self._callbacks.map(job)
         return result
 
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
-    ) -> Iterator[Any]:
-        """An iterator over the results, in the input's order. The input is read a bounded
-        number of items ahead of the results that were taken."""
-        return self._imap(IMapIterator, func, iterable, chunksize)
+    ) -> ImapResults:
+        """Return an iterator over func(x) for x in iterable, computed in the workers.
+
+        func: a function of one argument.
+        iterable: the items. They are read a bounded number ahead of the values that were taken
+            (50 ms of work; at least 64 items; at most 1024, or 16 MB), by another thread unless
+            it is a list, a range or the like.
+        chunksize: how many items make one call to a worker.
+
+        Returns an IMapIterator, which gives the values in the order of the items. Where a call
+        failed it raises the exception, and goes on with the next item, or with the next chunk
+        where chunksize is above 1. What iterable raises comes after the values of the items before
+        it, and ends the iteration.
+
+        Raises:
+            ValueError: the pool was closed or terminated, or chunksize is less than 1.
+            RuntimeError: this process is a forked child of the pool's.
+            All other failures come from the iterator.
+        """
+        return self._imap(func, iterable, chunksize, True)
 
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
-    ) -> Iterator[Any]:
-        """imap, with the results in the order in which they arrive."""
-        return self._imap(IMapUnorderedIterator, func, iterable, chunksize)
+    ) -> ImapResults:
+        """Return an iterator over func(x) for x in iterable, in the order in which the calls end.
+
+        func, iterable, chunksize: as in imap.
+
+        Returns an IMapUnorderedIterator. A failed call raises its exception when it has ended.
+
+        Raises: as imap.
+        """
+        return self._imap(func, iterable, chunksize, False)
 
     def _imap(
         self,
-        kind: type[IMapUnorderedIterator],
-        func: Callable[[Any], Any],
+        func: Callable[..., Any],
         iterable: Iterable[Any],
         chunksize: int,
-    ) -> Iterator[Any]:
+        ordered: bool,
+        star: bool = False,
+    ) -> ImapResults:
         self._check_running()
-        if chunksize < 1:
-            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        _check_chunksize(chunksize)
         chunk = 0 if chunksize == 1 else chunksize
-        source = Source(
-            self._core, self._intake, self._processes, func, iterable, chunk
+        job = ImapJob(
+            self._core, self._submitting, self._processes, func, iterable, star, chunk, ordered
         )
-        self._cache.add(source)
-        results = kind(self, source)
-        if chunksize == 1:
-            return results
-        return (item for chunk in results for item in chunk)
+        self._cache.add(job)
+        return ImapResults(self, job) if ordered else UnorderedImapResults(self, job)
 
     # ---- what the workers are doing ----
 
     def dump(self, file: Any = None) -> None:
-        """Write what each worker is doing to file (a text file; None: sys.stderr): its call, for
-        how long it has run, and the worker's Python stack. For a pool that seems stuck. Takes
-        one second at most."""
+        """Write what each worker is doing: its call, for how long, and its Python stack. For a pool
+        that seems stuck. Takes one second at most.
+
+        file: a text file, or any object with a method write(text); None: sys.stderr.
+
+        Raises:
+            What file.write raises.
+            RuntimeError: this process is a forked child of the pool's.
+        """
         from ._dump import describe_pool  # here, since most programs never need it
 
+        self._check_owner()
         text = describe_pool(self._core, self._crew, self._processes)
         (file or sys.stderr).write(f"{self!r}\n{text}")
 
     # ---- ending ----
 
     def close(self) -> None:
-        """Accept no more work. The work that was submitted is done."""
+        """Accept no more work. What was submitted is still done; then the workers exit. Returns at
+        once; may be called again.
+
+        Raises:
+            RuntimeError: this process is a forked child of the pool's.
+        """
+        self._check_owner()
         if self._state == RUN:
             self._state = CLOSE
         if self._state == CLOSE:  # also when repeated after a Ctrl-C came between these lines
-            self._intake.close(self._core.shut)
+            self._submitting.close(self._core.shut)
 
     def terminate(self) -> None:
-        """Stop now: unfinished calls fail with TaskCancelled, the workers are killed."""
+        """Stop now: kill the workers, and fail the calls that have not ended with TaskCancelled.
+        Idle workers exit in the normal way; those that handle SIGTERM get that signal first, and
+        are killed two seconds later. May be called again.
+
+        Raises:
+            RuntimeError: this process is a forked child of the pool's.
+        """
+        self._check_owner()
         self._state = TERMINATE
         self._crew.terminated = True
         # The engine first. The finalizer runs only once: if a Ctrl-C cut it short before it had
@@ -413,52 +517,89 @@ class Pool:
 
     def join(self) -> None:
         """Wait until all work is done, all callbacks have returned and all workers have exited.
-        Only after close or terminate."""
+        Only after close or terminate; may be called again.
+
+        Raises:
+            ValueError: neither close nor terminate was called.
+            RuntimeError: this process is a forked child of the pool's.
+        """
+        self._check_owner()
         if self._state == RUN:
             raise ValueError("Pool is still running")
         if self._state not in (CLOSE, TERMINATE):
             raise ValueError("In unknown state")
         self.close()
-        _finish(self._core, self._crew, self._intake, self._handler)
+        _finish(self._core, self._crew, self._submitting, self._callbacks)
+
+
+class _Paces:
+    """How long items of the latest maps took: first guesses for the next map of the same function."""
+
+    def __init__(self) -> None:
+        self._paces: dict[FunctionType, float] = {}  # nanoseconds
+
+    def get(self, function: object) -> float | None:
+        """The time of an item, if it is known."""
+        return self._paces.get(function) if isinstance(function, FunctionType) else None
+
+    def note(self, function: object, chunks: GivenChunks | MeasuredChunks) -> None:
+        """A map of this function has ended."""
+        if not isinstance(function, FunctionType) or not isinstance(chunks, MeasuredChunks):
+            return
+        if chunks.pace is not None:
+            if len(self._paces) >= PACES_MOST:
+                self._paces.clear()
+            self._paces[function] = chunks.pace
 
 
 def _as_sequence(iterable: Iterable[Any]) -> Sequence[Any]:
-    """The items as a sequence, of which slices can be taken. A map reads its whole input first."""
-    return iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
+    """The items, which nobody changes while they are submitted. A map reads its whole input first.
+    Subclasses of list and tuple may iterate in a way of their own."""
+    if type(iterable) is tuple or type(iterable) is range:
+        return iterable
+    return list(iterable)
 
 
 def _check_chunksize(chunksize: int | None) -> None:
-    if chunksize is not None and chunksize < 1:
-        raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+    if chunksize is None:
+        return
+    if not isinstance(chunksize, int):
+        raise TypeError(f"Chunksize must be an integer, not {type(chunksize).__name__}")
+    if chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
 
 
-def _finish(core: _core.Pool, crew: WorkerProcesses, intake: Intake, handler: Handler) -> None:
+def _finish(
+    core: _core.Pool, crew: WorkerProcesses, submitting: Submitting, callbacks: CallbackThread
+) -> None:
     """Wait until all work of a closed pool is done and its workers have exited."""
-    for feeder in intake.feeders():
-        if isinstance(feeder, Source):
-            feeder.read_to_end()
-    intake.wait()
+    for job in submitting.jobs():
+        if isinstance(job, ImapJob):
+            job.read_to_end()
+    submitting.wait()
     core.join()
-    handler.end()
-    handler.join()
+    callbacks.end()
+    callbacks.join()
     crew.reap(10)
 
 
-def _finalize(core: _core.Pool, crew: WorkerProcesses, intake: Intake, handler: Handler) -> None:
+def _finalize(
+    core: _core.Pool, crew: WorkerProcesses, submitting: Submitting, callbacks: CallbackThread
+) -> None:
     """Finalizer of a pool. Runs at interpreter exit, after terminate(), or when the pool is
     garbage-collected. Only in the last case do submitted tasks finish first."""
     if crew.terminated or util.is_exiting() or not _has_work(core):
-        _terminate_pool(core, crew, intake, handler)
+        _terminate_pool(core, crew, submitting, callbacks)
         return
     at_exit = util.Finalize(
-        None, _terminate_pool, args=(core, crew, intake, handler), exitpriority=15
+        None, _terminate_pool, args=(core, crew, submitting, callbacks), exitpriority=15
     )
 
     def finish() -> None:
         try:
-            _stop_sources(intake)  # items that were not read yet were not submitted
-            intake.close(core.shut)
-            _finish(core, crew, intake, handler)
+            _stop_imaps(submitting)  # items that were not read yet were not submitted
+            submitting.close(core.shut)
+            _finish(core, crew, submitting, callbacks)
         finally:
             at_exit.cancel()
 
@@ -468,10 +609,10 @@ def _finalize(core: _core.Pool, crew: WorkerProcesses, intake: Intake, handler: 
         at_exit()
 
 
-def _stop_sources(intake: Intake) -> None:
-    for feeder in intake.feeders():
-        if isinstance(feeder, Source):
-            feeder.stop()
+def _stop_imaps(submitting: Submitting) -> None:
+    for job in submitting.jobs():
+        if isinstance(job, ImapJob):
+            job.stop()
 
 
 def _has_work(core: _core.Pool) -> bool:
@@ -482,13 +623,15 @@ def _has_work(core: _core.Pool) -> bool:
     return stat["waiting"] + stat["running"] > 0
 
 
-def _terminate_pool(core: _core.Pool, crew: WorkerProcesses, intake: Intake, handler: Handler) -> None:
+def _terminate_pool(
+    core: _core.Pool, crew: WorkerProcesses, submitting: Submitting, callbacks: CallbackThread
+) -> None:
     """Cancel all calls, kill the workers, and wait for their exit, at most 10 seconds."""
     util.debug("terminating pool")
     crew.terminated = True
     core.terminate()
-    _stop_sources(intake)
-    intake.clear()
-    handler.end()
+    _stop_imaps(submitting)
+    submitting.clear()
+    callbacks.end()
     core.join(10)
     crew.reap(1)

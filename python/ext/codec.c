@@ -7,7 +7,6 @@
 #define SINK_LEAST 512
 #define SINK_KEEP (4 << 20)	/* an encoder with a larger sink is not kept */
 #define MEMO_KEEP 1024		/* bytes; after a longer message the pickler is not kept */
-#define PICKLES_MOST 1024	/* functions whose pickles are kept */
 #define VIEW_FROM 4096		/* bytes; longer pickles are parsed without a copy */
 
 /* ---- the sink ---- */
@@ -72,13 +71,62 @@ PyType_Spec sink_spec = {
 	},
 };
 
+/* ---- which pickler ---- */
+
+static PyObject *import_name(const char *module_name, const char *name)
+{
+	PyObject *module = PyImport_ImportModule(module_name);
+	PyObject *object = module ? PyObject_GetAttrString(module, name) : NULL;
+
+	Py_XDECREF(module);
+	return object;
+}
+
+/* The standard library's own method dumps, or NULL without an exception if it was replaced: by
+ * dill, by a program's own reducer. */
+static PyObject *plain_dumps(PyObject *pickler)
+{
+	PyObject *dumps = PyDict_GetItemString(((PyTypeObject *)pickler)->tp_dict, "dumps");
+	PyObject *module = dumps ? PyObject_GetAttrString(dumps, "__module__") : NULL;
+	bool plain = module && PyUnicode_Check(module) &&
+		     !PyUnicode_CompareWithASCIIString(module, "multiprocessing.reduction");
+
+	Py_XDECREF(module);
+	PyErr_Clear();
+	return plain ? Py_NewRef(dumps) : NULL;
+}
+
+int codec_prepare(struct state *state)
+{
+	PyObject *reducer;
+
+	if (state->forking_pickler)
+		return 0;
+	reducer = import_name("multiprocessing.context", "reduction");
+	state->forking_pickler = reducer ? PyObject_GetAttrString(reducer, "ForkingPickler") : NULL;
+	Py_XDECREF(reducer);
+	if (!state->forking_pickler)
+		return -1;
+	if (PyType_Check(state->forking_pickler))
+		state->plain_dumps = plain_dumps(state->forking_pickler);
+	return 0;
+}
+
+/* A program may replace dumps at any time. */
+static bool dumps_plainly(const struct state *state)
+{
+	return state->plain_dumps &&
+	       PyDict_GetItemWithError(((PyTypeObject *)state->forking_pickler)->tp_dict,
+				       state->str_dumps) == state->plain_dumps;
+}
+
 /* ---- the encoder ---- */
 
 /* The pickler is kept from message to message: making one costs several times what a small
  * pickle does. */
-static int make_pickler(struct state *state, struct encoder *encoder)
+static int make_pickler(struct encoder *encoder)
 {
-	encoder->pickler = PyObject_CallFunction(state->forking_pickler, "Oi",
+	encoder->pickler = PyObject_CallFunction(encoder->state->forking_pickler, "Oi",
 						 encoder->sink, 5);
 	if (!encoder->pickler)
 		return -1;
@@ -100,8 +148,9 @@ static struct encoder *encoder_make(struct state *state)
 
 	if (!encoder)
 		return (void *)PyErr_NoMemory();
+	encoder->state = state;
 	encoder->sink = (struct sink *)state->sink_type->tp_alloc(state->sink_type, 0);
-	if (encoder->sink && make_pickler(state, encoder) == 0)
+	if (encoder->sink)
 		return encoder;
 	encoder_free(encoder);
 	return NULL;
@@ -126,10 +175,7 @@ struct encoder *encoder_take(struct state *state)
 	if (!encoder)
 		return encoder_make(state);
 	encoder->sink->len = 0;
-	if (encoder->pickler || make_pickler(state, encoder) == 0)
-		return encoder;
-	encoder_free(encoder);
-	return NULL;
+	return encoder;
 }
 
 void encoder_give(struct state *state, struct encoder *encoder)
@@ -144,11 +190,13 @@ void encoder_give(struct state *state, struct encoder *encoder)
 	state->spare_encoder = encoder;
 }
 
-int encode_object(struct encoder *encoder, PyObject *object)
+static int encode_plainly(struct encoder *encoder, PyObject *object)
 {
-	PyObject *done = PyObject_CallOneArg(encoder->dump, object);
-	PyObject *cleared, *type, *value, *traceback;
+	PyObject *done, *cleared, *type, *value, *traceback;
 
+	if (!encoder->pickler && make_pickler(encoder) < 0)
+		return -1;
+	done = PyObject_CallOneArg(encoder->dump, object);
 	/* Also after a failure, whose exception stays set: the memo holds references. */
 	PyErr_Fetch(&type, &value, &traceback);
 	cleared = PyObject_CallNoArgs(encoder->clear_memo);
@@ -158,90 +206,202 @@ int encode_object(struct encoder *encoder, PyObject *object)
 	return done && cleared ? 0 : -1;
 }
 
-/* ---- requests ---- */
+static int encode_by_dumps(struct encoder *encoder, PyObject *object)
+{
+	PyObject *data = PyObject_CallMethodOneArg(encoder->state->forking_pickler,
+						   encoder->state->str_dumps, object);
+	Py_buffer view;
+	int r;
+
+	if (!data)
+		return -1;
+	r = PyObject_GetBuffer(data, &view, PyBUF_SIMPLE);
+	if (r == 0) {
+		r = sink_write(encoder->sink, view.buf, (size_t)view.len);
+		PyBuffer_Release(&view);
+	}
+	Py_DECREF(data);
+	return r;
+}
+
+int encode_object(struct encoder *encoder, PyObject *object)
+{
+	return dumps_plainly(encoder->state) ? encode_plainly(encoder, object) :
+					       encode_by_dumps(encoder, object);
+}
+
+/* ---- names ---- */
+
+/* A pickle, and simple enough to be taken apart again: protocol 4, GLOBAL, module and qualified name
+ * in a line each, STOP. */
+#define NAME_BEGIN "\x80\x04" "c"
+#define NAME_END "\n."
+
+PyObject *look_up_name(PyObject *module, PyObject *qualname)
+{
+	PyObject *found = PyDict_GetItemWithError(PyImport_GetModuleDict(), module);
+
+	if (found && PyModule_CheckExact(found))
+		found = PyDict_GetItemWithError(PyModule_GetDict(found), qualname);
+	else
+		found = NULL;
+	if (!found)
+		PyErr_Clear();
+	return found;
+}
+
+/* The parts of a qualified name with dots, one by one, as pickle finds them. */
+static bool means_by_parts(PyObject *module, PyObject *qualname, PyObject *callable)
+{
+	PyObject *dot = PyUnicode_FromString(".");
+	PyObject *parts = dot ? PyUnicode_Split(qualname, dot, -1) : NULL;
+	PyObject *at = parts ? Py_XNewRef(look_up_name(module, PyList_GET_ITEM(parts, 0))) : NULL;
+
+	for (Py_ssize_t i = 1; at && i < PyList_GET_SIZE(parts); i++)
+		Py_SETREF(at, PyObject_GetAttr(at, PyList_GET_ITEM(parts, i)));
+	PyErr_Clear();
+	Py_XDECREF(at); /* something else holds it, if it is the callable */
+	Py_XDECREF(parts);
+	Py_XDECREF(dot);
+	return at == callable;
+}
 
 /* Whether its pickle is its name, and it has no state that changes from call to call. */
-static bool is_pickled_by_name(PyObject *function)
+static bool pickles_by_name(PyObject *callable)
 {
-	if (PyFunction_Check(function) || Py_IS_TYPE(function, &PyType_Type))
+	if (PyFunction_Check(callable) || Py_IS_TYPE(callable, &PyType_Type))
 		return true;
-	if (!PyCFunction_CheckExact(function))
+	if (!PyCFunction_CheckExact(callable))
 		return false;
-	return !PyCFunction_GET_SELF(function) ||
-	       PyModule_Check(PyCFunction_GET_SELF(function));
+	return !PyCFunction_GET_SELF(callable) ||
+	       PyModule_Check(PyCFunction_GET_SELF(callable));
 }
 
-/* Nothing is kept at the interpreter's exit: a function keeps its module alive, whose open
- * files are flushed when the module is freed. */
-static int keep_pickle(struct state *state, PyObject *function, PyObject *bytes)
+/* New references, or NULL without an exception. */
+static void names_of(struct state *state, PyObject *callable, PyObject **module,
+		     PyObject **qualname)
 {
-	if (!state->function_pickles)
+	if (PyFunction_Check(callable)) {
+		*module = Py_XNewRef(((PyFunctionObject *)callable)->func_module);
+		*qualname = Py_XNewRef(((PyFunctionObject *)callable)->func_qualname);
+		return;
+	}
+	*module = PyObject_GetAttr(callable, state->str_module);
+	*qualname = *module ? PyObject_GetAttr(callable, state->str_qualname) : NULL;
+	PyErr_Clear();
+}
+
+static bool is_line(PyObject *text)
+{
+	return PyUnicode_Check(text) &&
+	       PyUnicode_FindChar(text, '\n', 0, PyUnicode_GET_LENGTH(text), 1) == -1;
+}
+
+static bool means_callable(PyObject *module, PyObject *qualname, PyObject *callable)
+{
+	if (!is_line(module) || !is_line(qualname))
+		return false;
+	return look_up_name(module, qualname) == callable ||
+	       means_by_parts(module, qualname, callable);
+}
+
+bool has_name(struct state *state, PyObject *callable)
+{
+	PyObject *module = NULL, *qualname = NULL;
+	bool has = false;
+
+	if (!pickles_by_name(callable) || !dumps_plainly(state))
+		return false;
+	names_of(state, callable, &module, &qualname);
+	if (module && qualname)
+		has = means_callable(module, qualname, callable);
+	Py_XDECREF(module);
+	Py_XDECREF(qualname);
+	return has;
+}
+
+static int write_text(struct sink *sink, PyObject *text)
+{
+	Py_ssize_t len;
+	const char *data = text ? PyUnicode_AsUTF8AndSize(text, &len) : NULL;
+
+	return data ? sink_write(sink, data, (size_t)len) : -1;
+}
+
+static int write_name(struct encoder *encoder, PyObject *callable)
+{
+	struct sink *sink = encoder->sink;
+	PyObject *module = NULL, *qualname = NULL;
+	int r = sink_write(sink, NAME_BEGIN, strlen(NAME_BEGIN));
+
+	names_of(encoder->state, callable, &module, &qualname);
+	if (r == 0)
+		r = write_text(sink, module);
+	if (r == 0)
+		r = sink_write(sink, "\n", 1);
+	if (r == 0)
+		r = write_text(sink, qualname);
+	if (r == 0)
+		r = sink_write(sink, NAME_END, strlen(NAME_END));
+	if (r < 0 && !PyErr_Occurred())
+		PyErr_Format(PyExc_AttributeError, "%R has lost its name", callable);
+	Py_XDECREF(module);
+	Py_XDECREF(qualname);
+	return r;
+}
+
+int decode_name(const char *data, size_t len, PyObject **module, PyObject **qualname)
+{
+	size_t begin = strlen(NAME_BEGIN), end = strlen(NAME_END);
+	const char *line;
+
+	*module = *qualname = NULL;
+	line = len > begin + end ? memchr(data + begin, '\n', len - begin - end) : NULL;
+	if (line) {
+		*module = PyUnicode_FromStringAndSize(data + begin, line - data - (Py_ssize_t)begin);
+		*qualname = PyUnicode_FromStringAndSize(line + 1, data + len - end - line - 1);
+	} else {
+		PyErr_SetString(PyExc_EOFError, "the function's name is truncated");
+	}
+	if (*module && *qualname) {
+		PyUnicode_InternInPlace(module);
+		PyUnicode_InternInPlace(qualname);
 		return 0;
-	if (PyDict_GET_SIZE(state->function_pickles) >= PICKLES_MOST)
-		PyDict_Clear(state->function_pickles);
-	return PyDict_SetItem(state->function_pickles, function, bytes);
+	}
+	Py_CLEAR(*module);
+	Py_CLEAR(*qualname);
+	return -1;
 }
 
-/* The function's pickle: a new reference. */
-static PyObject *function_pickle(struct state *state, PyObject *function)
-{
-	PyObject *bytes = NULL;
-	struct encoder *encoder;
+/* ---- requests ---- */
 
-	if (state->function_pickles)
-		bytes = PyDict_GetItemWithError(state->function_pickles, function);
-	if (bytes || PyErr_Occurred())
-		return Py_XNewRef(bytes);
-	encoder = encoder_take(state);
-	if (!encoder)
-		return NULL;
-	if (encode_object(encoder, function) == 0)
-		bytes = PyBytes_FromStringAndSize(encoder->sink->data,
-						  (Py_ssize_t)encoder->sink->len);
-	encoder_give(state, encoder);
-	if (bytes && keep_pickle(state, function, bytes) < 0)
-		Py_CLEAR(bytes);
-	return bytes;
-}
-
-static int encode_bundled(struct encoder *encoder, PyObject *function, PyObject *payload)
+static int encode_pair(struct encoder *encoder, PyObject *callable, PyObject *payload)
 {
-	PyObject *both = PyTuple_Pack(2, function, payload);
+	PyObject *both = PyTuple_Pack(2, callable, payload);
 	int r = both ? encode_object(encoder, both) : -1;
 
 	Py_XDECREF(both);
 	return r;
 }
 
-static int encode_named(struct state *state, struct encoder *encoder, struct request *head,
-			PyObject *function, PyObject *payload)
-{
-	PyObject *name = function_pickle(state, function);
-	int r;
-
-	if (!name)
-		return -1;
-	head->function_len = (uint32_t)PyBytes_GET_SIZE(name);
-	r = sink_write(encoder->sink, head, sizeof *head);
-	if (r == 0)
-		r = sink_write(encoder->sink, PyBytes_AS_STRING(name), head->function_len);
-	Py_DECREF(name);
-	return r < 0 ? r : encode_object(encoder, payload);
-}
-
-int encode_request(struct state *state, struct encoder *encoder, PyObject *function,
+int encode_request(struct encoder *encoder, PyObject *callable, enum function_place place,
 		   enum request_kind kind, bool divisible, PyObject *payload)
 {
-	struct request head = { .kind = kind, .divisible = divisible };
+	struct request head = { .kind = kind, .place = place, .divisible = divisible };
+	struct sink *sink = encoder->sink;
+	size_t at = sink->len;
 
-	if (!payload)
-		return sink_write(encoder->sink, &head, sizeof head);
-	if (is_pickled_by_name(function))
-		return encode_named(state, encoder, &head, function, payload);
-	head.bundled = true;
-	if (sink_write(encoder->sink, &head, sizeof head) < 0)
+	if (sink_write(sink, &head, sizeof head) < 0)
 		return -1;
-	return encode_bundled(encoder, function, payload);
+	if (place == FUNCTION_IN_PAYLOAD)
+		return encode_pair(encoder, callable, payload);
+	if (place == FUNCTION_NAMED) {
+		if (write_name(encoder, callable) < 0)
+			return -1;
+		head.name_len = (uint32_t)(sink->len - at - sizeof head);
+		memcpy(sink->data + at, &head, sizeof head);
+	}
+	return encode_object(encoder, payload);
 }
 
 /* ---- decoding ---- */
@@ -256,7 +416,7 @@ PyObject *decode_object(struct state *state, const void *data, size_t len)
 		bytes = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)len, PyBUF_READ);
 	if (!bytes)
 		return NULL;
-	object = PyObject_CallOneArg(state->loads, bytes);
+	object = PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads, bytes);
 	Py_DECREF(bytes);
 	return object;
 }
@@ -271,27 +431,25 @@ bool response_failed(const void *data, size_t len)
 	return head.failed;
 }
 
-PyObject *decode_response(struct state *state, const void *data, size_t len, bool *failed,
-			  int64_t *elapsed_ns)
+PyObject *decode_response(struct state *state, const void *data, size_t len,
+			  struct response *head)
 {
-	struct response head;
 	PyObject *bytes, *object;
 
-	if (len < sizeof head) {
+	if (len < sizeof *head) {
 		PyErr_SetString(PyExc_EOFError, "the result is truncated");
 		return NULL;
 	}
-	memcpy(&head, data, sizeof head);
-	bytes = PyBytes_FromStringAndSize((const char *)data + sizeof head,
-					  (Py_ssize_t)(len - sizeof head));
+	memcpy(head, data, sizeof *head);
+	bytes = PyBytes_FromStringAndSize((const char *)data + sizeof *head,
+					  (Py_ssize_t)(len - sizeof *head));
 	if (!bytes)
 		return NULL;
-	object = PyObject_CallOneArg(state->loads, bytes);
+	object = PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads, bytes);
 	Py_DECREF(bytes);
-	*failed = head.failed;
-	*elapsed_ns = head.elapsed_ns;
-	if (object && head.failed && !PyExceptionInstance_Check(object)) {
-		PyErr_Format(PyExc_TypeError, "the failure is not an exception: %R", object);
+	if (object && head->failed && !PyExceptionInstance_Check(object)) {
+		PyErr_Format(PyExc_TypeError, "the failure is not an exception but %.200s",
+			     Py_TYPE(object)->tp_name);
 		Py_CLEAR(object);
 	}
 	return object;

@@ -2,10 +2,11 @@
 /*
  * How a call is written as bytes.
  *
- * A request: struct request, the function, the payload.
- * - The function is a pickle of its own when it is one that pickles by name: written
- *   once, known by identity to the owner and by these bytes to the worker. Any other callable
- *   has state, which each call gets anew: it is pickled together with the payload.
+ * A request: struct request, the function's name where it has one, the payload.
+ * - A function that pickles by name is written as that pickle, and only while its name means this
+ *   very function: that is looked up for each call, by the owner and by the worker.
+ * - Any other callable has state, which each call gets anew. That of a single call is pickled
+ *   together with the payload. That of a map is pickled once and bound to its calls (function.h).
  * - The payload is one pickle: an argument tuple, (args, kwds), an item, or a sequence of items.
  * A response: struct response, then one pickle: the value, a list of values, or
  * an exception.
@@ -19,23 +20,30 @@ enum request_kind {
 	REQUEST_ARGS,		/* f(*payload) */
 	REQUEST_ARGS_KWDS,	/* f(*payload[0], **payload[1]) */
 	REQUEST_ITEM,		/* f(payload) */
+	REQUEST_STAR_ITEM,	/* f(*payload) */
 	REQUEST_ITEMS,		/* [f(x) for x in payload] */
 	REQUEST_STAR_ITEMS,	/* [f(*x) for x in payload] */
-	REQUEST_NOTHING,	/* no payload: stands for a call that could not be pickled */
+};
+
+/* Where the worker finds the function. */
+enum function_place {
+	FUNCTION_NAMED,		/* in front of the payload: a pickle of its name */
+	FUNCTION_IN_PAYLOAD,	/* the payload is (function, payload) */
+	FUNCTION_BOUND,		/* in the data that is bound to the call: its pickle */
 };
 
 struct request {
-	uint8_t kind;
-	bool bundled;		/* the payload is (function, payload) */
+	uint8_t kind, place;
 	bool divisible;		/* the worker asks ac_call_next_unit before each item */
 	uint8_t unused;
-	uint32_t function_len;
+	uint32_t name_len;
 };
 
 struct response {
 	bool failed;		/* the pickle is an exception */
 	uint8_t unused[7];
-	int64_t elapsed_ns;	/* of a list of items */
+	int64_t elapsed_ns;	/* of a list of items: their time, */
+	int64_t outside_ns;	/* and that of decoding function and items */
 };
 
 extern PyType_Spec sink_spec;
@@ -51,9 +59,15 @@ struct sink {
 };
 
 struct encoder {
+	struct state *state;
 	PyObject *pickler, *dump, *clear_memo;
 	struct sink *sink;
 };
+
+/* Before the first call of a process: find the pickler that is to be used. As in the standard
+ * library, a reducer that a program sets in its context counts from then on only if it was set
+ * before. 0, or -1 with an exception set. */
+int codec_prepare(struct state *state);
 
 /* An encoder with an empty sink, for one message. NULL with an exception set. */
 struct encoder *encoder_take(struct state *state);
@@ -63,9 +77,18 @@ void encoder_free(struct encoder *encoder);
 /* These append to the sink. -1 with an exception set. */
 int sink_write(struct sink *sink, const void *data, size_t len);
 int encode_object(struct encoder *encoder, PyObject *object);
-/* Append a whole request. payload NULL: REQUEST_NOTHING. */
-int encode_request(struct state *state, struct encoder *encoder, PyObject *function,
+
+/* Whether this callable is written as its name: it pickles so, and its name means this object now. */
+bool has_name(struct state *state, PyObject *callable);
+/* Append a whole request. FUNCTION_NAMED only right after has_name. */
+int encode_request(struct encoder *encoder, PyObject *callable, enum function_place place,
 		   enum request_kind kind, bool divisible, PyObject *payload);
+
+/* The name in a request: module and qualname, new references. -1 with an exception set. */
+int decode_name(const char *data, size_t len, PyObject **module, PyObject **qualname);
+/* What a name means now: a borrowed reference. NULL, without an exception: that takes more than
+ * dictionary look-ups. */
+PyObject *look_up_name(PyObject *module, PyObject *qualname);
 
 /* Unpickle: a new reference. NULL with an exception set. */
 PyObject *decode_object(struct state *state, const void *data, size_t len);
@@ -73,7 +96,7 @@ PyObject *decode_object(struct state *state, const void *data, size_t len);
 bool response_failed(const void *data, size_t len);
 /* The object of a response: a new reference, or NULL with an exception set. The pickle is
  * copied to private memory before it is parsed. */
-PyObject *decode_response(struct state *state, const void *data, size_t len, bool *failed,
-			  int64_t *elapsed_ns);
+PyObject *decode_response(struct state *state, const void *data, size_t len,
+			  struct response *head);
 
 #endif

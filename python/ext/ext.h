@@ -23,10 +23,11 @@
 struct encoder;
 
 struct state {
-	PyTypeObject *sink_type, *pool_type, *task_type, *stream_type, *worker_type;
+	PyTypeObject *sink_type, *pool_type, *task_type, *stream_type, *function_type, *worker_type;
 	PyTypeObject *outcome_type, *worker_stat_type;	/* named tuples: records.h */
-	PyObject *forking_pickler, *loads;
-	PyObject *function_pickles; /* {function: bytes}; NULL at the interpreter's exit */
+	PyObject *forking_pickler;	/* NULL before codec_prepare */
+	PyObject *plain_dumps;	/* its method dumps, if that is the standard library's own */
+	PyObject *str_dumps, *str_loads, *str_module, *str_qualname;
 	PyObject *timeout_error;
 	PyObject *from_code;	/* allcores.errors.from_code */
 	PyObject *log_unfetched;	/* allcores.errors.report_unfetched */

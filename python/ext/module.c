@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The module allcores._core: registers its types and functions, fills and frees its state. */
-#include "codec.h"
+#include "function.h"
 #include "pool.h"
 #include "records.h"
 #include "stream.h"
@@ -25,24 +25,19 @@ static PyObject *version(PyObject *module, PyObject *unused)
 	return PyUnicode_FromString(ac_version());
 }
 
-static PyObject *forget(PyObject *module, PyObject *unused)
-{
-	struct state *state = PyModule_GetState(module);
-
-	(void)unused;
-	Py_CLEAR(state->function_pickles);
-	Py_RETURN_NONE;
-}
-
 static PyMethodDef functions[] = {
 	{ "cpus", (PyCFunction)(void (*)(void))cpus, METH_VARARGS | METH_KEYWORDS,
-	  "cpus(leave=0): the number of processors that this process may use, less leave." },
+	  "cpus($module, leave=0)\n--\n\n"
+	  "Return the number of processors that this process may really use, at least 1.\n\n"
+	  "It is the least of those in its affinity mask, the quotas of its control groups (rounded\n"
+	  "up) and the environment's ALLCORES_CPUS.\n\n"
+	  "leave: how many of them to leave to others: they are subtracted.\n\n"
+	  "Raises:\n"
+	  "    TypeError: leave is not an int." },
 	{ "version", version, METH_NOARGS, "The engine's version." },
 	{ "undisturbed", undisturbed, METH_O,
 	  "undisturbed(function) -> object\n\nCall function() where no signal handler of the program's can "
 	  "interrupt it: in another thread, if this is the main thread." },
-	{ "forget", forget, METH_NOARGS,
-	  "Forget the pickles of functions, and keep none from now on: the program ends." },
 	{ 0 },
 };
 
@@ -106,22 +101,25 @@ static int fill_module(PyObject *module)
 
 	if (refuse_subinterpreter() < 0)
 		return -1;
-	state->forking_pickler = import_name("multiprocessing.reduction", "ForkingPickler");
-	state->loads = import_name("pickle", "loads");
 	state->timeout_error = import_name("multiprocessing", "TimeoutError");
 	state->from_code = import_name("allcores.errors", "from_code");
 	state->log_unfetched = import_name("allcores.errors", "report_unfetched");
-	state->function_pickles = PyDict_New();
-	if (!state->forking_pickler || !state->loads || !state->timeout_error ||
-	    !state->from_code || !state->log_unfetched || !state->function_pickles)
+	state->str_dumps = PyUnicode_InternFromString("dumps");
+	state->str_loads = PyUnicode_InternFromString("loads");
+	state->str_module = PyUnicode_InternFromString("__module__");
+	state->str_qualname = PyUnicode_InternFromString("__qualname__");
+	if (!state->timeout_error || !state->from_code || !state->log_unfetched ||
+	    !state->str_dumps || !state->str_loads || !state->str_module || !state->str_qualname)
 		return -1;
 	state->sink_type = add_type(module, &sink_spec);
 	state->pool_type = add_type(module, &pool_spec);
 	state->task_type = add_type(module, &task_spec);
 	state->stream_type = add_type(module, &stream_spec);
+	state->function_type = add_type(module, &function_spec);
 	state->worker_type = add_type(module, &worker_spec);
 	if (!state->sink_type || !state->pool_type || !state->task_type || !state->stream_type ||
-	    !state->worker_type || records_add_types(module, state) < 0)
+	    !state->function_type || !state->worker_type ||
+	    records_add_types(module, state) < 0)
 		return -1;
 	return add_constants(module);
 }
@@ -134,12 +132,12 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->pool_type);
 	Py_VISIT(state->task_type);
 	Py_VISIT(state->stream_type);
+	Py_VISIT(state->function_type);
 	Py_VISIT(state->worker_type);
 	Py_VISIT(state->outcome_type);
 	Py_VISIT(state->worker_stat_type);
 	Py_VISIT(state->forking_pickler);
-	Py_VISIT(state->loads);
-	Py_VISIT(state->function_pickles);
+	Py_VISIT(state->plain_dumps);
 	Py_VISIT(state->timeout_error);
 	Py_VISIT(state->from_code);
 	Py_VISIT(state->log_unfetched);
@@ -156,12 +154,16 @@ static int clear_module(PyObject *module)
 	Py_CLEAR(state->pool_type);
 	Py_CLEAR(state->task_type);
 	Py_CLEAR(state->stream_type);
+	Py_CLEAR(state->function_type);
 	Py_CLEAR(state->worker_type);
 	Py_CLEAR(state->outcome_type);
 	Py_CLEAR(state->worker_stat_type);
 	Py_CLEAR(state->forking_pickler);
-	Py_CLEAR(state->loads);
-	Py_CLEAR(state->function_pickles);
+	Py_CLEAR(state->plain_dumps);
+	Py_CLEAR(state->str_dumps);
+	Py_CLEAR(state->str_loads);
+	Py_CLEAR(state->str_module);
+	Py_CLEAR(state->str_qualname);
 	Py_CLEAR(state->timeout_error);
 	Py_CLEAR(state->from_code);
 	Py_CLEAR(state->log_unfetched);

@@ -2,7 +2,6 @@
 /* Values and exceptions of calls that have ended: see outcome.h. */
 #include "outcome.h"
 
-#include "codec.h"
 #include "errors.h"
 #include "records.h"
 #include "waiting.h"
@@ -18,31 +17,30 @@ static PyObject *explain(const struct explainer *explainer, const struct ac_outc
 }
 
 static PyObject *decode_or_explain(const struct explainer *explainer, struct ac_task *task,
-				   PyObject *function, bool *failed, int64_t *elapsed_ns)
+				   PyObject *function, struct response *head)
 {
 	struct ac_outcome outcome;
 	const void *data;
 	size_t len;
 
 	if (ac_task_result(task, &data, &len) == 0)
-		return decode_response(explainer->state, data, len, failed, elapsed_ns);
+		return decode_response(explainer->state, data, len, head);
 	ac_task_outcome(task, &outcome);
 	return explain(explainer, &outcome, function);
 }
 
 PyObject *outcome_value(const struct explainer *explainer, struct ac_task *task,
-			PyObject *function, bool *failed, int64_t *elapsed_ns)
+			PyObject *function, struct response *head)
 {
 	unsigned interrupts = 0;
 	PyObject *value;
 
 	do {
-		*failed = true;
-		*elapsed_ns = 0;
-		value = decode_or_explain(explainer, task, function, failed, elapsed_ns);
+		*head = (struct response){ .failed = true };
+		value = decode_or_explain(explainer, task, function, head);
 	} while (!value && postpone_interrupt(&interrupts));
 	if (!value) {
-		*failed = true;
+		head->failed = true;
 		value = take_exception();
 	}
 	if (interrupts)
@@ -54,9 +52,8 @@ PyObject *outcome_failure(const struct explainer *explainer, struct ac_task *tas
 			  PyObject *function)
 {
 	struct ac_outcome outcome;
-	int64_t elapsed_ns;
+	struct response head;
 	const void *data;
-	bool failed;
 	size_t len;
 
 	ac_task_outcome(task, &outcome);
@@ -64,7 +61,7 @@ PyObject *outcome_failure(const struct explainer *explainer, struct ac_task *tas
 		return NULL;
 	if (ac_task_result(task, &data, &len) == 0 && !response_failed(data, len))
 		return NULL;
-	return outcome_value(explainer, task, function, &failed, &elapsed_ns);
+	return outcome_value(explainer, task, function, &head);
 }
 
 PyObject *outcome_refusal(const struct explainer *explainer, int code)

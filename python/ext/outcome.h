@@ -3,7 +3,7 @@
 #ifndef OUTCOME_H
 #define OUTCOME_H
 
-#include "ext.h"
+#include "codec.h"
 
 /* What explaining the calls of one pool takes. The pool's object contains it, so whoever
  * uses it holds a reference to that object. */
@@ -14,12 +14,12 @@ struct explainer {
 };
 
 /*
- * The value of a task that has ended, or its exception (*failed): a new reference. NULL
+ * The value of a task that has ended, or its exception (head->failed): a new reference. NULL
  * where there is no memory even for an exception. The user's code runs here (unpickling). A
  * Ctrl-C meanwhile is raised later, and the result is not lost.
  */
 PyObject *outcome_value(const struct explainer *explainer, struct ac_task *task,
-			PyObject *function, bool *failed, int64_t *elapsed_ns);
+			PyObject *function, struct response *head);
 /* The exception of a task that has ended, a new reference. NULL: the task returned a value,
  * or was cancelled, or there is no memory. */
 PyObject *outcome_failure(const struct explainer *explainer, struct ac_task *task,

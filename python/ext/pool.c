@@ -10,6 +10,7 @@
 
 #include "codec.h"
 #include "errors.h"
+#include "function.h"
 #include "records.h"
 #include "runtime.h"
 #include "starter.h"
@@ -76,7 +77,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 		Py_DECREF(self);
 		return NULL;
 	}
-	if (choose_starter(self, &opts, tags, eager) < 0) {
+	if (codec_prepare(explainer->state) < 0 || choose_starter(self, &opts, tags, eager) < 0) {
 		Py_DECREF(self);
 		return NULL;
 	}
@@ -156,6 +157,7 @@ static PyObject *pool_submit(PyObject *object, PyObject *const *args, Py_ssize_t
 	struct state *state = self->explainer.state;
 	struct task_object *result;
 	struct encoder *encoder;
+	enum function_place place;
 	PyObject *payload;
 	bool has_kwds;
 	int r;
@@ -165,8 +167,8 @@ static PyObject *pool_submit(PyObject *object, PyObject *const *args, Py_ssize_t
 				    "submit(owner, function, args, kwds) takes 4 arguments");
 	if (self->dropped.count)
 		dropped_check_two(&self->dropped);
-	has_kwds = args[3] != Py_None &&
-		   !(PyDict_Check(args[3]) && PyDict_GET_SIZE(args[3]) == 0);
+	has_kwds = !PyDict_CheckExact(args[3]) || PyDict_GET_SIZE(args[3]);
+	place = has_name(state, args[1]) ? FUNCTION_NAMED : FUNCTION_IN_PAYLOAD;
 	result = task_make(self->result_type, object, &self->dropped, args[0], args[1]);
 	encoder = result ? encoder_take(state) : NULL;
 	if (!encoder) {
@@ -174,7 +176,7 @@ static PyObject *pool_submit(PyObject *object, PyObject *const *args, Py_ssize_t
 		return NULL;
 	}
 	payload = has_kwds ? PyTuple_Pack(2, args[2], args[3]) : Py_NewRef(args[2]);
-	r = payload ? encode_request(state, encoder, args[1],
+	r = payload ? encode_request(encoder, args[1], place,
 				     has_kwds ? REQUEST_ARGS_KWDS : REQUEST_ARGS, false,
 				     payload) : -1;
 	Py_XDECREF(payload);
@@ -193,6 +195,13 @@ static PyObject *pool_stream(PyObject *object, PyObject *unused)
 {
 	(void)unused;
 	return stream_make(object, &((struct pool_object *)object)->explainer);
+}
+
+static PyObject *pool_function(PyObject *object, PyObject *callable)
+{
+	struct explainer *explainer = &((struct pool_object *)object)->explainer;
+
+	return function_make(explainer->state, object, explainer->pool, callable);
 }
 
 /* ---- figures ---- */
@@ -409,6 +418,8 @@ static PyMethodDef pool_methods[] = {
 	  "submit(owner, function, args, kwds) -> Task\n\n"
 	  "Submit one call. owner is kept alive until the result is there." },
 	{ "stream", pool_stream, METH_NOARGS, "stream() -> Stream" },
+	{ "function", pool_function, METH_O,
+	  "function(callable) -> Function\n\nWhat Stream.feed calls: pickled once for all calls." },
 	{ "stat", pool_stat, METH_NOARGS, "Counts of tasks since the pool was opened." },
 	{ "workers", pool_workers, METH_VARARGS,
 	  "workers(n) -> list of WorkerStat\n\nWhat each of the first n workers is doing." },

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A fed stream of the engine. One thread may push while another one takes. Each push has an
- * index, from 0. For a call that could not be pickled an empty call is pushed, and the
- * exception takes the place of its result: so indexes, counts and order have no holes.
+ * A fed stream of the engine. Any threads may push while others take. Each call belongs to a job, a
+ * Python object that gets the call's result (allcores/_jobs.py). A call that cannot be pickled is
+ * never pushed: its exception is handed to whoever takes next, as its result.
+ *
+ * The calls under way are known here and not in Python: a call is entered in the same step in which
+ * it is pushed, so no result can come before its job is known, and no signal handler in between.
  */
 #include "stream.h"
 
@@ -10,19 +13,88 @@
 
 #include "codec.h"
 #include "errors.h"
+#include "function.h"
 #include "waiting.h"
+
+/* A call whose result has not been taken. */
+struct call {
+	struct call *next, **at;	/* in one of the stream's lists */
+	PyObject *job;
+	Py_ssize_t first, count;	/* of the job's items, those that it consists of */
+	int64_t encode_ns;
+	PyObject *failure;		/* why it could not be pushed, or NULL */
+};
+
+struct list {
+	struct call *first, **last;
+};
 
 struct stream_object {
 	PyObject_HEAD
-	struct ac_stream *stream;
+	struct ac_stream *stream;	/* NULL: closed */
 	PyObject *pool;		/* keeps the following one alive */
 	const struct explainer *explainer;
 	struct state *state;
-	PyObject *failures;	/* {index: exception} of calls that could not be pickled */
+	struct list under_way, failed;
 	uint64_t pushed, taken, pushed_bytes, taken_bytes;
 	unsigned users;		/* threads that are waiting in a call with stream */
 	bool closed;
 };
+
+/* ---- lists of calls ---- */
+
+static void list_add(struct list *list, struct call *call)
+{
+	call->next = NULL;
+	call->at = list->last;
+	*list->last = call;
+	list->last = &call->next;
+}
+
+static void list_remove(struct list *list, struct call *call)
+{
+	*call->at = call->next;
+	if (call->next)
+		call->next->at = call->at;
+	else
+		list->last = call->at;
+}
+
+static void free_call(struct call *call)
+{
+	Py_XDECREF(call->failure);
+	Py_DECREF(call->job);
+	PyMem_Free(call);
+}
+
+static void list_free(struct list *list)
+{
+	struct call *call;
+
+	while ((call = list->first)) {
+		list_remove(list, call);
+		free_call(call);
+	}
+}
+
+static int list_traverse(const struct list *list, visitproc visit, void *arg)
+{
+	for (const struct call *call = list->first; call; call = call->next) {
+		Py_VISIT(call->job);
+		Py_VISIT(call->failure);
+	}
+	return 0;
+}
+
+static struct call *make_call(PyObject *job, Py_ssize_t first, Py_ssize_t count)
+{
+	struct call *call = PyMem_Malloc(sizeof *call);
+
+	if (!call)
+		return (void *)PyErr_NoMemory();
+	*call = (struct call){ .job = Py_NewRef(job), .first = first, .count = count };
+	return call;
+}
 
 /* ---- life ---- */
 
@@ -38,9 +110,8 @@ PyObject *stream_make(PyObject *pool, const struct explainer *explainer)
 	self->state = explainer->state;
 	self->pool = Py_NewRef(pool);
 	self->explainer = explainer;
-	self->failures = PyDict_New();
-	if (!self->failures)
-		goto err;
+	self->under_way.last = &self->under_way.first;
+	self->failed.last = &self->failed.first;
 	r = ac_stream_open(&self->stream, explainer->pool, ANY_CALL, &opts);
 	if (r == 0)
 		return (PyObject *)self;
@@ -48,7 +119,6 @@ PyObject *stream_make(PyObject *pool, const struct explainer *explainer)
 		raise_code(self->state, r);
 	else
 		outcome_raise_refusal(explainer, r);
-err:
 	Py_DECREF(self);
 	return NULL;
 }
@@ -66,15 +136,21 @@ static void close_stream(struct stream_object *self)
 	}
 	self->stream = NULL;
 	ac_stream_close(stream);
+	list_free(&self->under_way);
+	list_free(&self->failed);
 }
 
 static int stream_traverse(PyObject *object, visitproc visit, void *arg)
 {
 	struct stream_object *self = (struct stream_object *)object;
+	int r = list_traverse(&self->under_way, visit, arg);
 
+	if (r == 0)
+		r = list_traverse(&self->failed, visit, arg);
+	if (r)
+		return r;
 	Py_VISIT(Py_TYPE(object));
 	Py_VISIT(self->pool);
-	Py_VISIT(self->failures);
 	return 0;
 }
 
@@ -85,7 +161,6 @@ static void stream_dealloc(PyObject *object)
 
 	PyObject_GC_UnTrack(object);
 	close_stream(self);
-	Py_XDECREF(self->failures);
 	Py_XDECREF(self->pool);
 	type->tp_free(object);
 	Py_DECREF(type);
@@ -101,113 +176,123 @@ static int check_open(struct stream_object *self)
 
 /* ---- pushing ---- */
 
-static int push_bytes(struct stream_object *self, const struct sink *sink, uint32_t units,
-		      uint64_t *index)
+/* The exception becomes the call's result. Takes over call and error. */
+static int fail_call(struct stream_object *self, struct call *call, PyObject *error)
 {
+	call->failure = error;
+	list_add(&self->failed, call);
+	ac_stream_wake(self->stream);
+	return 0;
+}
+
+/* Takes over call. */
+static int push_bytes(struct stream_object *self, struct call *call, const struct sink *sink,
+		      struct ac_bound *bound, bool divisible)
+{
+	struct ac_push_opts opts = { .size = sizeof opts,
+				     .units = divisible ? (uint32_t)call->count : 0,
+				     .bound = bound,
+				     .user = call };
 	int r;
 
-	if (check_open(self) < 0)
+	if (check_open(self) < 0) {
+		free_call(call);
 		return -1;
-	r = ac_stream_push(self->stream, sink->data, sink->len, units, index);
+	}
+	list_add(&self->under_way, call);
+	r = ac_stream_push(self->stream, sink->data, sink->len, &opts, NULL);
 	if (r == 0) {
 		self->pushed++;
 		self->pushed_bytes += sink->len;
 		return 0;
 	}
+	list_remove(&self->under_way, call);
+	free_call(call);
 	/* The stream was begun before its pool was terminated: its work is cut off, so "the
 	 * pool is closed" would say too little. */
 	outcome_raise_refusal(self->explainer, r == AC_ECLOSED ? AC_ECANCELED : r);
 	return -1;
 }
 
-/* Push an empty call whose result is error. Takes over error. */
-static int push_failure(struct stream_object *self, PyObject *error, uint64_t *index)
+/* What a call is made of. */
+struct parts {
+	PyObject *callable;
+	int place;		/* enum function_place, or -1 with an exception set */
+	struct ac_bound *bound;
+	enum request_kind kind;
+	bool divisible;
+};
+
+/* Push a call, or note the exception that pickling raised as its result. Takes over call. */
+static int push(struct stream_object *self, struct call *call, const struct parts *parts,
+		PyObject *payload)
 {
-	struct encoder *encoder = encoder_take(self->state);
-	PyObject *key = NULL;
+	struct encoder *encoder = parts->place < 0 ? NULL : encoder_take(self->state);
+	int64_t start = parts->divisible ? now_ns() : 0;
 	int r = -1;
 
 	if (encoder)
-		r = encode_request(self->state, encoder, NULL, REQUEST_NOTHING, false, NULL);
-	if (r == 0)
-		r = push_bytes(self, encoder->sink, 0, index);
-	encoder_give(self->state, encoder);
+		r = encode_request(encoder, parts->callable, (enum function_place)parts->place,
+				   parts->kind, parts->divisible, payload);
 	if (r == 0) {
-		key = PyLong_FromUnsignedLongLong(*index);
-		r = key ? PyDict_SetItem(self->failures, key, error) : -1;
-	}
-	Py_XDECREF(key);
-	Py_DECREF(error);
-	return r;
-}
-
-static int push(struct stream_object *self, PyObject *function, enum request_kind kind,
-		uint32_t units, PyObject *payload, uint64_t *index)
-{
-	struct encoder *encoder = encoder_take(self->state);
-	int r;
-
-	if (!encoder)
-		return -1;
-	r = encode_request(self->state, encoder, function, kind, units > 0, payload);
-	if (r == 0) {
-		r = push_bytes(self, encoder->sink, units, index);
+		call->encode_ns = parts->divisible ? now_ns() - start : 0;
+		r = push_bytes(self, call, encoder->sink, parts->bound, parts->divisible);
 		encoder_give(self->state, encoder);
 		return r;
 	}
 	encoder_give(self->state, encoder);
-	if (!PyErr_ExceptionMatches(PyExc_Exception))
-		return -1;
-	return push_failure(self, take_exception(), index);
-}
-
-static PyObject *stream_push(PyObject *object, PyObject *args)
-{
-	struct stream_object *self = (struct stream_object *)object;
-	PyObject *function, *items;
-	int star, divisible;
-	Py_ssize_t count;
-	uint64_t index;
-
-	if (!PyArg_ParseTuple(args, "OOpp:push", &function, &items, &star, &divisible))
-		return NULL;
-	count = PySequence_Size(items);
-	if (count < 0)
-		return NULL;
-	if (count > UINT32_MAX)
-		return PyErr_Format(PyExc_OverflowError, "%zd items are too many for a call",
-				    count);
-	if (push(self, function, star ? REQUEST_STAR_ITEMS : REQUEST_ITEMS,
-		 divisible ? (uint32_t)count : 0, items, &index) < 0)
-		return NULL;
-	return PyLong_FromUnsignedLongLong(index);
+	if (PyErr_ExceptionMatches(PyExc_Exception) && self->stream)
+		return fail_call(self, call, take_exception());
+	free_call(call);
+	return -1;
 }
 
 static PyObject *stream_push_call(PyObject *object, PyObject *args)
 {
 	struct stream_object *self = (struct stream_object *)object;
-	PyObject *function, *call_args, *kwds, *payload;
-	uint64_t index;
-	int r;
+	struct parts parts = { .kind = REQUEST_ARGS_KWDS };
+	PyObject *job, *call_args, *kwds, *payload;
+	struct call *call;
+	int r = -1;
 
-	if (!PyArg_ParseTuple(args, "OOO:push_call", &function, &call_args, &kwds))
+	if (!PyArg_ParseTuple(args, "OOOO:push_call", &job, &parts.callable, &call_args, &kwds) ||
+	    check_open(self) < 0)
 		return NULL;
+	parts.place = has_name(self->state, parts.callable) ? FUNCTION_NAMED : FUNCTION_IN_PAYLOAD;
 	payload = PyTuple_Pack(2, call_args, kwds);
-	if (!payload)
-		return NULL;
-	r = push(self, function, REQUEST_ARGS_KWDS, 0, payload, &index);
-	Py_DECREF(payload);
-	return r < 0 ? NULL : PyLong_FromUnsignedLongLong(index);
+	call = payload ? make_call(job, 0, 1) : NULL;
+	if (call)
+		r = push(self, call, &parts, payload);
+	Py_XDECREF(payload);
+	return r < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-static PyObject *stream_push_failure(PyObject *object, PyObject *error)
+static PyObject *stream_fail(PyObject *object, PyObject *args)
 {
-	uint64_t index;
+	struct stream_object *self = (struct stream_object *)object;
+	PyObject *job, *error;
+	struct call *call;
+	Py_ssize_t first;
 
-	if (push_failure((struct stream_object *)object, Py_NewRef(error), &index) < 0)
+	if (!PyArg_ParseTuple(args, "OnO:fail", &job, &first, &error) || check_open(self) < 0)
 		return NULL;
-	return PyLong_FromUnsignedLongLong(index);
+	call = make_call(job, first, 0);
+	if (!call)
+		return NULL;
+	fail_call(self, call, Py_NewRef(error));
+	Py_RETURN_NONE;
 }
+
+/* ---- feeding ---- */
+
+/* What a feed reads and where it is. */
+struct feed {
+	PyObject *job, *iterator;
+	struct function_object *function;
+	struct parts parts;
+	Py_ssize_t first;	/* the place of the next item */
+	Py_ssize_t chunk;	/* items of a call; 0: one, and no list of one */
+};
 
 /* The next n items: a list, shorter or empty at the iterator's end. */
 static PyObject *read_items(PyObject *iterator, Py_ssize_t n)
@@ -224,50 +309,98 @@ static PyObject *read_items(PyObject *iterator, Py_ssize_t n)
 	return items;
 }
 
-/* Push the next call. 1: pushed; 0: the iterator is at its end; -1 with an exception set. */
-static int feed_one(struct stream_object *self, PyObject *function, PyObject *iterator,
-		    int star, Py_ssize_t chunk)
+/* NULL: the iterator is at its end, or has raised an exception, which is set. */
+static PyObject *read_payload(struct feed *feed, Py_ssize_t *count)
 {
-	enum request_kind kind = star ? REQUEST_STAR_ITEMS : REQUEST_ITEMS;
-	PyObject *payload;
-	uint64_t index;
-	int r;
+	PyObject *items;
 
-	if (chunk > 0) {
-		payload = read_items(iterator, chunk);
-		if (payload && PyList_GET_SIZE(payload) == 0) {
-			Py_DECREF(payload);
-			return 0;
-		}
-	} else {
-		kind = star ? REQUEST_ARGS : REQUEST_ITEM;
-		payload = PyIter_Next(iterator);
+	*count = 1;
+	if (feed->chunk == 0)
+		return PyIter_Next(feed->iterator);
+	items = read_items(feed->iterator, feed->chunk);
+	*count = items ? PyList_GET_SIZE(items) : 0;
+	if (items && *count == 0)
+		Py_CLEAR(items);
+	return items;
+}
+
+/* Push the next call. 1: pushed, or failed alone; 0: the iterator is at its end; -1 with an
+ * exception set. What the iterator raises is the result of one more call, its last. */
+static int feed_one(struct stream_object *self, struct feed *feed)
+{
+	Py_ssize_t count;
+	PyObject *payload = read_payload(feed, &count);
+	struct call *call;
+
+	if (!payload && !PyErr_Occurred())
+		return 0;
+	if (!payload) {
+		PyObject *error = take_exception();
+
+		call = check_open(self) < 0 ? NULL : make_call(feed->job, feed->first, 0);
+		if (call)
+			return fail_call(self, call, error);
+		Py_DECREF(error);
+		return -1;
 	}
-	if (!payload)
-		return PyErr_Occurred() ? -1 : 0;
-	r = push(self, function, kind, 0, payload, &index);
+	call = make_call(feed->job, feed->first, count);
+	if (call) {
+		feed->first += count;
+		feed->parts.place = function_prepare(feed->function);
+		feed->parts.bound = feed->function->bound;
+	}
+	if (!call || push(self, call, &feed->parts, payload) < 0) {
+		Py_DECREF(payload);
+		return -1;
+	}
 	Py_DECREF(payload);
-	return r < 0 ? -1 : 1;
+	return 1;
+}
+
+static int check_feed(struct stream_object *self, struct feed *feed, bool star)
+{
+	if (check_open(self) < 0)
+		return -1;
+	if (!PyIter_Check(feed->iterator)) {
+		PyErr_Format(PyExc_TypeError, "feed needs an iterator, not %R",
+			     Py_TYPE(feed->iterator));
+		return -1;
+	}
+	if (feed->chunk > UINT32_MAX) {
+		PyErr_Format(PyExc_OverflowError, "%zd items are too many for a call", feed->chunk);
+		return -1;
+	}
+	feed->parts.callable = feed->function->callable;
+	if (feed->chunk == 0)
+		feed->parts.kind = star ? REQUEST_STAR_ITEM : REQUEST_ITEM;
+	else
+		feed->parts.kind = star ? REQUEST_STAR_ITEMS : REQUEST_ITEMS;
+	return 0;
 }
 
 static PyObject *stream_feed(PyObject *object, PyObject *args)
 {
 	struct stream_object *self = (struct stream_object *)object;
-	PyObject *function, *iterator;
-	Py_ssize_t chunk, most;
-	uint64_t most_bytes = UINT64_MAX, before = self->pushed_bytes;
-	int star, r = 1;
+	unsigned long long most_bytes, before = self->pushed_bytes;
+	struct feed feed = { 0 };
+	Py_ssize_t most, calls = 0, start;
+	int star, divisible, r = 1;
 
-	if (!PyArg_ParseTuple(args, "OOpnn|K:feed", &function, &iterator, &star, &chunk,
-			      &most, &most_bytes))
+	if (!PyArg_ParseTuple(args, "OO!OnpnpnK:feed", &feed.job, self->state->function_type,
+			      &feed.function, &feed.iterator, &feed.first, &star, &feed.chunk,
+			      &divisible, &most, &most_bytes))
 		return NULL;
-	if (!PyIter_Check(iterator))
-		return PyErr_Format(PyExc_TypeError, "feed needs an iterator, not %R",
-				    Py_TYPE(iterator));
-	for (Py_ssize_t i = 0;
-	     i < most && r > 0 && self->pushed_bytes - before < most_bytes; i++)
-		r = feed_one(self, function, iterator, star, chunk);
-	return r < 0 ? NULL : PyBool_FromLong(r > 0);
+	feed.parts.divisible = divisible;
+	if (check_feed(self, &feed, star) < 0)
+		return NULL;
+	start = feed.first;
+	while (r > 0 && calls < most && self->pushed_bytes - before < most_bytes) {
+		r = feed_one(self, &feed);
+		calls += r > 0;
+	}
+	if (r < 0)
+		return NULL;
+	return Py_BuildValue("(nnN)", calls, feed.first - start, PyBool_FromLong(r > 0));
 }
 
 static PyObject *stream_end(PyObject *object, PyObject *unused)
@@ -280,6 +413,16 @@ static PyObject *stream_end(PyObject *object, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+static PyObject *stream_wake(PyObject *object, PyObject *unused)
+{
+	struct stream_object *self = (struct stream_object *)object;
+
+	(void)unused;
+	if (self->stream)
+		ac_stream_wake(self->stream);
+	Py_RETURN_NONE;
+}
+
 static PyObject *stream_close(PyObject *object, PyObject *unused)
 {
 	(void)unused;
@@ -287,84 +430,108 @@ static PyObject *stream_close(PyObject *object, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+static PyObject *stream_jobs(PyObject *object, PyObject *unused)
+{
+	const struct list *lists[] = { &((struct stream_object *)object)->under_way,
+				       &((struct stream_object *)object)->failed };
+	PyObject *jobs = PySet_New(NULL);
+
+	(void)unused;
+	for (int i = 0; i < 2; i++)
+		for (struct call *call = lists[i]->first; jobs && call; call = call->next)
+			if (PySet_Add(jobs, call->job) < 0)
+				Py_CLEAR(jobs);
+	return jobs;
+}
+
 static PyObject *stream_take_back(PyObject *object, PyObject *unused)
 {
 	struct stream_object *self = (struct stream_object *)object;
-	uint64_t index;
+	struct call *call;
+	Py_ssize_t taken;
 	uint32_t kept;
+	void *user;
 	int r;
 
 	(void)unused;
 	if (check_open(self) < 0)
 		return NULL;
-	r = ac_stream_take_back(self->stream, &index, &kept);
+	r = ac_stream_take_back(self->stream, NULL, &user, &kept);
 	if (r < 0)
 		return raise_code(self->state, r);
 	if (r == 0)
 		Py_RETURN_NONE;
-	return Py_BuildValue("KI", (unsigned long long)index, kept);
+	call = user;
+	taken = call->count - kept;
+	call->count = kept;
+	return Py_BuildValue("(Onn)", call->job, call->first + call->count, taken);
 }
 
 /* ---- taking ---- */
 
-/* The exception of a call that could not be pickled: a new reference. NULL: it was pickled,
- * or an exception is set. */
-static PyObject *take_failure(struct stream_object *self, PyObject *index)
+/* (first, count, failed, value, elapsed_ns, outside_ns). Takes over value. */
+static PyObject *make_row(const struct call *call, PyObject *value, const struct response *head)
 {
-	PyObject *error = PyDict_GetItemWithError(self->failures, index);
-
-	if (!error)
-		return NULL;
-	Py_INCREF(error);
-	if (PyDict_DelItem(self->failures, index) < 0)
-		PyErr_Clear();
-	return error;
+	return Py_BuildValue("(nnNNLL)", call->first, call->count, PyBool_FromLong(head->failed),
+			     value, (long long)head->elapsed_ns,
+			     (long long)(head->outside_ns + call->encode_ns));
 }
 
-/* (index, ok, value, elapsed_ns). Frees task. */
-static PyObject *row_of(struct stream_object *self, struct ac_task *task)
+/* Append a row to the last of batches, a list of (job, rows), or to a new one where that is another
+ * job's. Takes over call and value. */
+static int append_row(PyObject *batches, struct call *call, PyObject *value,
+		      const struct response *head)
 {
-	struct ac_outcome outcome;
-	PyObject *index, *value = NULL, *row;
-	bool failed = true;
-	int64_t elapsed_ns = 0;
+	PyObject *row = make_row(call, value, head), *batch = NULL;
+	Py_ssize_t count = PyList_GET_SIZE(batches);
+	int r = -1;
+
+	if (count)
+		batch = PyList_GET_ITEM(batches, count - 1);
+	if (row && batch && PyTuple_GET_ITEM(batch, 0) == call->job) {
+		r = PyList_Append(PyTuple_GET_ITEM(batch, 1), row);
+	} else if (row) {
+		batch = Py_BuildValue("(O[O])", call->job, row);
+		r = batch ? PyList_Append(batches, batch) : -1;
+		Py_XDECREF(batch);
+	}
+	Py_XDECREF(row);
+	free_call(call);
+	return r;
+}
+
+/* Takes over task. */
+static int append_task(struct stream_object *self, PyObject *batches, struct ac_task *task)
+{
+	struct call *call = ac_task_user(task);
+	struct response head = { 0 };
+	PyObject *value;
 	const void *data;
 	size_t len;
 
-	ac_task_outcome(task, &outcome);
+	list_remove(&self->under_way, call);
 	self->taken++;
 	if (ac_task_result(task, &data, &len) == 0)
 		self->taken_bytes += len;
-	index = PyLong_FromUnsignedLongLong(outcome.index);
-	if (index && PyDict_GET_SIZE(self->failures))
-		value = take_failure(self, index);
-	if (index && !value && !PyErr_Occurred())
-		value = outcome_value(self->explainer, task, NULL, &failed, &elapsed_ns);
+	value = outcome_value(self->explainer, task, NULL, &head);
 	ac_task_free(task);
-	if (!index || !value) {
-		Py_XDECREF(index);
-		return NULL;
-	}
-	row = PyTuple_New(4);
-	if (!row)
-		goto out;
-	PyTuple_SET_ITEM(row, 0, Py_NewRef(index));
-	PyTuple_SET_ITEM(row, 1, Py_NewRef(failed ? Py_False : Py_True));
-	PyTuple_SET_ITEM(row, 2, Py_NewRef(value));
-	PyTuple_SET_ITEM(row, 3, PyLong_FromLongLong(elapsed_ns));
-out:
-	Py_DECREF(index);
-	Py_DECREF(value);
-	return row;
+	if (value)
+		return append_row(batches, call, value, &head);
+	free_call(call);
+	return -1;
 }
 
-static int append_row(struct stream_object *self, PyObject *rows, struct ac_task *task)
+static int append_failed(struct stream_object *self, PyObject *batches)
 {
-	PyObject *row = row_of(self, task);
-	int r = row ? PyList_Append(rows, row) : -1;
+	struct response head = { .failed = true };
+	struct call *call;
 
-	Py_XDECREF(row);
-	return r;
+	while ((call = self->failed.first)) {
+		list_remove(&self->failed, call);
+		if (append_row(batches, call, Py_NewRef(call->failure), &head) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 /* Wait without the GIL. Another thread may close the stream meanwhile: then the last thread
@@ -388,45 +555,51 @@ static int await_next(struct stream_object *self, struct ac_task **task, int64_t
 	return r;
 }
 
-/* Append the results that are ready to rows. Returns what the last ac_stream_next returned;
- * -1 with an exception set. */
-static int drain(struct stream_object *self, PyObject *rows, Py_ssize_t most)
+/* Append the results that are ready. Returns what the last ac_stream_next returned; -1 with an
+ * exception set. */
+static int drain(struct stream_object *self, PyObject *batches, uint64_t most)
 {
+	uint64_t before = self->taken;
 	struct ac_task *task;
 	int r = 1;
 
-	while (PyList_GET_SIZE(rows) < most && self->stream && !self->closed &&
+	if (append_failed(self, batches) < 0)
+		return -1;
+	while (self->taken - before < most && self->stream && !self->closed &&
 	       (r = ac_stream_next(self->stream, &task, 0)) == 1)
-		if (append_row(self, rows, task) < 0)
+		if (append_task(self, batches, task) < 0)
 			return -1;
 	return r;
 }
 
 /* As drain, but waits for the first result. */
-static int fill(struct stream_object *self, PyObject *rows, Py_ssize_t most, int64_t timeout)
+static int fill(struct stream_object *self, PyObject *batches, uint64_t most, int64_t timeout)
 {
 	struct sliced_wait wait;
 	struct ac_task *task;
-	int r = drain(self, rows, most);
+	int r = drain(self, batches, most);
 
-	if (PyList_GET_SIZE(rows) || r != -ETIMEDOUT || timeout == 0)
+	if (PyList_GET_SIZE(batches) || r != -ETIMEDOUT || timeout == 0)
 		return r;
 	sliced_wait_begin(&wait, timeout);
 	do {
 		r = await_next(self, &task, sliced_wait_next(&wait));
 		if (r == 1) {
-			r = append_row(self, rows, task);
-			return r < 0 ? r : drain(self, rows, most);
+			r = append_task(self, batches, task);
+			return r < 0 ? r : drain(self, batches, most);
 		}
 		r = sliced_wait_check(&wait, r);
 	} while (r == -EINTR && self->stream && !self->closed);
+	/* The end, or awake: because a call has failed while this thread waited, perhaps. */
+	if ((r == 0 || r == -EAGAIN) && append_failed(self, batches) < 0)
+		return -1;
 	return r;
 }
 
 static PyObject *stream_take(PyObject *object, PyObject *args)
 {
 	struct stream_object *self = (struct stream_object *)object;
-	PyObject *seconds = Py_None, *rows;
+	PyObject *seconds = Py_None, *batches;
 	Py_ssize_t most = 256;
 	int64_t timeout;
 	int r;
@@ -438,37 +611,33 @@ static PyObject *stream_take(PyObject *object, PyObject *args)
 		return NULL;
 	if (!self->stream || self->closed)
 		Py_RETURN_NONE;
-	rows = PyList_New(0);
-	if (!rows)
+	batches = PyList_New(0);
+	if (!batches)
 		return NULL;
-	r = fill(self, rows, most, timeout);
+	r = fill(self, batches, (uint64_t)most, timeout);
 	if (PyErr_Occurred())
 		goto err;
-	if (PyList_GET_SIZE(rows) || r == -ETIMEDOUT || r == -EINTR)
-		return rows;
+	if (PyList_GET_SIZE(batches) || r == -ETIMEDOUT || r == -EINTR || r == -EAGAIN)
+		return batches;
 	if (r < 0) {
 		raise_code(self->state, r == AC_ECLOSED ? AC_ECANCELED : r);
 		goto err;
 	}
-	Py_DECREF(rows);
+	Py_DECREF(batches);
 	Py_RETURN_NONE;
 err:
-	Py_DECREF(rows);
+	Py_DECREF(batches);
 	return NULL;
 }
 
 /* ---- figures ---- */
 
-static PyObject *stream_pushed(PyObject *object, void *unused)
+static PyObject *stream_under_way(PyObject *object, void *unused)
 {
-	(void)unused;
-	return PyLong_FromUnsignedLongLong(((struct stream_object *)object)->pushed);
-}
+	struct stream_object *self = (struct stream_object *)object;
 
-static PyObject *stream_taken(PyObject *object, void *unused)
-{
 	(void)unused;
-	return PyLong_FromUnsignedLongLong(((struct stream_object *)object)->taken);
+	return PyLong_FromUnsignedLongLong(self->pushed - self->taken);
 }
 
 static PyObject *stream_weight(PyObject *object, void *unused)
@@ -485,34 +654,36 @@ static PyObject *stream_weight(PyObject *object, void *unused)
 }
 
 static PyGetSetDef stream_figures[] = {
-	{ "pushed", stream_pushed, NULL, "Calls pushed.", NULL },
-	{ "taken", stream_taken, NULL, "Results taken.", NULL },
+	{ "under_way", stream_under_way, NULL, "Calls pushed whose results were not taken.", NULL },
 	{ "weight", stream_weight, NULL, "Average bytes of a call plus average bytes of a result.", NULL },
 	{ 0 },
 };
 
 static PyMethodDef stream_methods[] = {
-	{ "push", stream_push, METH_VARARGS,
-	  "push(function, items, star, divisible) -> int\n\n"
-	  "Push one call for a sequence of items. Returns the call's index." },
 	{ "push_call", stream_push_call, METH_VARARGS,
-	  "push_call(function, args, kwds) -> int\n\nPush one call. Returns its index." },
-	{ "push_failure", stream_push_failure, METH_O,
-	  "push_failure(exception) -> int\n\n"
-	  "Push a call whose result is this exception. Returns its index." },
+	  "push_call(job, function, args, kwds)\n\nPush one call of a job." },
 	{ "feed", stream_feed, METH_VARARGS,
-	  "feed(function, iterator, star, chunk, most, most_bytes) -> bool\n\n"
-	  "Push at most most calls of most_bytes bytes together: one for each item (chunk 0), or "
-	  "one for each list of chunk items. False: the iterator is at its end. Raises what the "
-	  "iterator raises." },
+	  "feed(job, function, iterator, first, star, chunk, divisible, most, most_bytes) -> "
+	  "(calls, items, more)\n\n"
+	  "Push at most most calls of a Function, of most_bytes bytes together: one for each item "
+	  "(chunk 0), or one for each list of chunk items. first: the place of the iterator's next "
+	  "item among the job's. more false: the iterator is at its end. What the iterator raises is "
+	  "the result of one more call, of no items." },
+	{ "fail", stream_fail, METH_VARARGS,
+	  "fail(job, first, exception)\n\n"
+	  "Hand the job a result of no items, this exception, as if a call had failed." },
 	{ "take", stream_take, METH_VARARGS,
-	  "take(timeout=None, most=256) -> list of (index, ok, value, elapsed_ns), or None\n\n"
-	  "The results that have arrived; waits for the first one. []: none within timeout "
-	  "seconds. None: the stream was ended or closed, and all results have been taken." },
+	  "take(timeout=None, most=256) -> list of (job, rows), or None\n\n"
+	  "The results that have arrived; waits for the first one. A row: (first, count, failed, "
+	  "value, elapsed_ns, outside_ns). []: none within timeout seconds, or wake() was called. "
+	  "None: the stream was ended or closed, and all results have been taken." },
 	{ "take_back", stream_take_back, METH_NOARGS,
-	  "take_back() -> (index, kept) or None\n\n"
-	  "Take back the items that the worker of a divisible call has not begun: the call keeps "
-	  "its first kept items. None: no call has such items." },
+	  "take_back() -> (job, first, count) or None\n\n"
+	  "Take back items that the worker of a divisible call has not begun: the call keeps those "
+	  "before them. None: no call has such items." },
+	{ "wake", stream_wake, METH_NOARGS,
+	  "Make a thread return that waits in take(), or the next one that would wait." },
+	{ "jobs", stream_jobs, METH_NOARGS, "jobs() -> set\n\nThe jobs that have calls under way." },
 	{ "end", stream_end, METH_NOARGS, "Say that nothing more will be pushed." },
 	{ "close", stream_close, METH_NOARGS,
 	  "Cancel the calls that no worker has begun, and drop the results of the others." },

@@ -132,15 +132,13 @@ void task_set_result(struct task_object *self, PyObject *value, bool failed)
  * the result meanwhile. */
 static void decode(struct task_object *self)
 {
-	int64_t elapsed_ns;
+	struct response head;
 	PyObject *value;
-	bool failed;
 
 	self->users++;
-	value = outcome_value(self->dropped->explainer, self->task, self->function, &failed,
-			      &elapsed_ns);
+	value = outcome_value(self->dropped->explainer, self->task, self->function, &head);
 	self->users--;
-	task_set_result(self, value, failed);
+	task_set_result(self, value, head.failed);
 }
 
 /* 0: the task has ended; -EINTR: wait for it. ac_task_ready may start workers, which runs
@@ -269,13 +267,30 @@ static PyMemberDef task_members[] = {
 
 static PyMethodDef task_methods[] = {
 	{ "get", (PyCFunction)(void (*)(void))task_get, METH_VARARGS | METH_KEYWORDS,
-	  "get(timeout=None)\n\nReturn the value, or raise the call's exception. TimeoutError "
-	  "after timeout seconds." },
+	  "get($self, timeout=None)\n--\n\n"
+	  "Wait for the end of the work, and return its value.\n\n"
+	  "timeout: for how many seconds to wait, at most; None: as long as it takes.\n\n"
+	  "Raises:\n"
+	  "    What the function raised; WorkerDied and the others that allcores.pool.Pool lists.\n"
+	  "    TimeoutError (multiprocessing's): the work has not ended within timeout seconds. It\n"
+	  "        goes on, and get may be called again.\n"
+	  "    ValueError: timeout is NaN.\n"
+	  "    RuntimeError: this process is a forked child of the pool's, and the result was not\n"
+	  "        ready at the fork." },
 	{ "wait", (PyCFunction)(void (*)(void))task_wait, METH_VARARGS | METH_KEYWORDS,
-	  "wait(timeout=None)\n\nWait until the call has ended, at most timeout seconds." },
-	{ "ready", task_ready, METH_NOARGS, "Whether the call has ended." },
+	  "wait($self, timeout=None)\n--\n\n"
+	  "Wait until the work has ended. Whether it has, ready() says.\n\n"
+	  "timeout: for how many seconds to wait, at most; None: as long as it takes.\n\n"
+	  "Raises:\n"
+	  "    ValueError: timeout is NaN.\n"
+	  "    RuntimeError: as get." },
+	{ "ready", task_ready, METH_NOARGS,
+	  "ready($self)\n--\n\nReturn whether the work has ended, and its callback has returned." },
 	{ "successful", task_successful, METH_NOARGS,
-	  "Whether the call ended without an exception. ValueError before it has ended." },
+	  "successful($self)\n--\n\n"
+	  "Return whether the work ended without an exception.\n\n"
+	  "Raises:\n"
+	  "    ValueError: it has not ended." },
 	{ 0 },
 };
 

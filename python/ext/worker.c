@@ -15,7 +15,7 @@
 #include "errors.h"
 #include "waiting.h"
 
-#define KNOWN_MOST 1024	/* functions that a worker remembers by their pickles */
+#define NAMES_MOST 1024	/* functions whose names a worker remembers */
 
 /* How many forks lie between the process that imported this module and this one. */
 static unsigned forks;
@@ -39,8 +39,9 @@ struct worker_object {
 	struct ac_worker *worker;
 	struct state *state;
 	PyObject *encode_failure, *describe;
-	PyObject *known;	/* {pickle of a function: (function, its description)} */
-	PyObject *last_name, *last_function;
+	PyObject *names;	/* {a function's pickled name: (module, qualname)} */
+	PyObject *last_name;	/* of the call before: its key in names, */
+	PyObject *last_pair;	/* and what it is there */
 };
 
 /* The call that the worker runs at the moment. */
@@ -50,7 +51,9 @@ struct job {
 	const char *payload;
 	size_t payload_len;
 	enum stage stage;
-	const char *name;	/* the function's pickle */
+	const char *name;	/* the function's, pickled */
+	int64_t start_ns;	/* of a list of items: when it was begun, */
+	int64_t items_ns;	/* and when its first item was */
 	int64_t elapsed_ns;
 	unsigned forks;		/* the count when the job began */
 };
@@ -75,8 +78,8 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 	self->state = state_of((PyObject *)self);
 	self->encode_failure = Py_NewRef(encode_failure);
 	self->describe = Py_NewRef(describe);
-	self->known = PyDict_New();
-	if (!self->state || !self->known) {
+	self->names = PyDict_New();
+	if (!self->state || !self->names || codec_prepare(self->state) < 0) {
 		Py_DECREF(self);
 		return NULL;
 	}
@@ -100,9 +103,9 @@ static void worker_dealloc(PyObject *object)
 	ac_worker_close(self->worker);
 	Py_XDECREF(self->encode_failure);
 	Py_XDECREF(self->describe);
-	Py_XDECREF(self->known);
+	Py_XDECREF(self->names);
 	Py_XDECREF(self->last_name);
-	Py_XDECREF(self->last_function);
+	Py_XDECREF(self->last_pair);
 	type->tp_free(object);
 	Py_DECREF(type);
 }
@@ -137,9 +140,8 @@ static PyObject *worker_say(PyObject *object, PyObject *text)
 static bool is_last(const struct worker_object *self, const struct job *job)
 {
 	return self->last_name &&
-	       (size_t)PyBytes_GET_SIZE(self->last_name) == job->head.function_len &&
-	       !memcmp(PyBytes_AS_STRING(self->last_name), job->name,
-		       job->head.function_len);
+	       (size_t)PyBytes_GET_SIZE(self->last_name) == job->head.name_len &&
+	       !memcmp(PyBytes_AS_STRING(self->last_name), job->name, job->head.name_len);
 }
 
 /* Set the text that a dump shows. A failed description must not fail the call. Takes over
@@ -153,50 +155,61 @@ static void say(struct worker_object *self, PyObject *text)
 	PyErr_Clear();
 }
 
-/* A function and its description, a pair: a new reference. */
-static PyObject *load_pair(struct worker_object *self, PyObject *name)
+/* (module, qualname): a new reference. */
+static PyObject *read_name(struct worker_object *self, PyObject *name)
 {
-	PyObject *pair = PyDict_GetItemWithError(self->known, name), *function, *text;
+	PyObject *pair = PyDict_GetItemWithError(self->names, name), *module, *qualname;
 
 	if (pair || PyErr_Occurred())
 		return Py_XNewRef(pair);
-	function = PyObject_CallOneArg(self->state->loads, name);
-	text = function ? PyObject_CallOneArg(self->describe, function) : NULL;
-	if (text)
-		pair = PyTuple_Pack(2, function, text);
-	Py_XDECREF(function);
-	Py_XDECREF(text);
-	if (PyDict_GET_SIZE(self->known) >= KNOWN_MOST)
-		PyDict_Clear(self->known);
-	if (pair && PyDict_SetItem(self->known, name, pair) < 0)
+	if (decode_name(PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name), &module,
+			&qualname) < 0)
+		return NULL;
+	pair = PyTuple_Pack(2, module, qualname);
+	Py_DECREF(module);
+	Py_DECREF(qualname);
+	if (PyDict_GET_SIZE(self->names) >= NAMES_MOST)
+		PyDict_Clear(self->names);
+	if (pair && PyDict_SetItem(self->names, name, pair) < 0)
 		Py_CLEAR(pair);
 	return pair;
 }
 
-/* A new reference. */
-static PyObject *find_function(struct worker_object *self, const struct job *job)
+/* This call's function is the last one from now on. */
+static int note_name(struct worker_object *self, const struct job *job)
 {
-	PyObject *name, *pair, *function;
+	PyObject *name = PyBytes_FromStringAndSize(job->name, job->head.name_len);
+	PyObject *pair = name ? read_name(self, name) : NULL;
 
-	if (is_last(self, job))
-		return Py_NewRef(self->last_function);
-	name = PyBytes_FromStringAndSize(job->name, job->head.function_len);
-	pair = name ? load_pair(self, name) : NULL;
 	if (!pair) {
 		Py_XDECREF(name);
-		return NULL;
+		return -1;
 	}
-	function = Py_NewRef(PyTuple_GET_ITEM(pair, 0));
-	say(self, Py_NewRef(PyTuple_GET_ITEM(pair, 1)));
-	Py_DECREF(pair);
 	Py_XSETREF(self->last_name, name);
-	Py_XSETREF(self->last_function, Py_NewRef(function));
-	return function;
+	Py_XSETREF(self->last_pair, pair);
+	say(self, PyUnicode_FromFormat("%U.%U", PyTuple_GET_ITEM(pair, 0),
+				       PyTuple_GET_ITEM(pair, 1)));
+	return 0;
 }
 
-/* For a function that came with its payload. last_name is cleared, so that the next call of
- * the function before sets the text again. */
-static void say_bundled(struct worker_object *self, PyObject *function)
+/* What the name means now, as unpickling it would find it: a task may have given it another
+ * meaning. A new reference. */
+static PyObject *find_function(struct worker_object *self, const struct job *job)
+{
+	PyObject *function;
+
+	if (!is_last(self, job) && note_name(self, job) < 0)
+		return NULL;
+	function = look_up_name(PyTuple_GET_ITEM(self->last_pair, 0),
+				PyTuple_GET_ITEM(self->last_pair, 1));
+	if (function)
+		return Py_NewRef(function);
+	return decode_object(self->state, job->name, job->head.name_len);
+}
+
+/* For a function that has no name. last_name is cleared, so that the next call of the function
+ * before sets the text again. */
+static void say_nameless(struct worker_object *self, PyObject *function)
 {
 	Py_CLEAR(self->last_name);
 	say(self, PyObject_CallOneArg(self->describe, function));
@@ -209,50 +222,85 @@ static int open_job(struct job *job, struct ac_call *call)
 	size_t len;
 	const char *arg = ac_call_arg(call, &len);
 
-	job->call = call;
-	job->stage = STAGE_DECODE;
-	job->elapsed_ns = 0;
-	job->forks = forks;
+	*job = (struct job){ .call = call, .forks = forks };
 	if (len < sizeof job->head)
 		goto err;
 	memcpy(&job->head, arg, sizeof job->head);
-	if (job->head.function_len > len - sizeof job->head)
+	if (job->head.name_len > len - sizeof job->head)
 		goto err;
 	job->name = arg + sizeof job->head;
-	job->payload = job->name + job->head.function_len;
-	job->payload_len = len - sizeof job->head - job->head.function_len;
+	job->payload = job->name + job->head.name_len;
+	job->payload_len = len - sizeof job->head - job->head.name_len;
+	if (job->head.divisible)
+		job->start_ns = now_ns();
 	return 0;
 err:
 	PyErr_SetString(PyExc_EOFError, "the call is truncated");
 	return -1;
 }
 
-static int decode_job(struct worker_object *self, const struct job *job,
-		      PyObject **function, PyObject **payload)
+static int decode_pair(struct worker_object *self, const struct job *job,
+		       PyObject **function, PyObject **payload)
 {
-	PyObject *both;
+	PyObject *both = decode_object(self->state, job->payload, job->payload_len);
 
-	*function = *payload = NULL;
-	if (!job->head.bundled) {
-		*function = find_function(self, job);
-		if (*function)
-			*payload = decode_object(self->state, job->payload,
-						 job->payload_len);
-		return *payload ? 0 : -1;
-	}
-	both = decode_object(self->state, job->payload, job->payload_len);
-	if (both && PyTuple_Check(both) && PyTuple_GET_SIZE(both) == 2) {
+	if (!both)
+		return -1;
+	if (PyTuple_Check(both) && PyTuple_GET_SIZE(both) == 2) {
 		*function = Py_NewRef(PyTuple_GET_ITEM(both, 0));
 		*payload = Py_NewRef(PyTuple_GET_ITEM(both, 1));
-		say_bundled(self, *function);
-	} else if (both) {
+		say_nameless(self, *function);
+	} else {
 		PyErr_SetString(PyExc_TypeError, "the call is not a pair of function and payload");
 	}
-	Py_XDECREF(both);
+	Py_DECREF(both);
 	return *payload ? 0 : -1;
 }
 
-/* Iterating over arguments runs code of the user's that is not yet the function. */
+static PyObject *decode_bound(struct worker_object *self, const struct job *job)
+{
+	PyObject *function;
+	size_t len;
+	const void *data = ac_call_bound(job->call, &len);
+
+	if (!data) {
+		PyErr_SetString(PyExc_EOFError, "the call's function is missing");
+		return NULL;
+	}
+	function = decode_object(self->state, data, len);
+	if (function)
+		say_nameless(self, function);
+	return function;
+}
+
+static int decode_job(struct worker_object *self, const struct job *job,
+		      PyObject **function, PyObject **payload)
+{
+	if (job->head.place == FUNCTION_IN_PAYLOAD)
+		return decode_pair(self, job, function, payload);
+	*function = job->head.place == FUNCTION_NAMED ? find_function(self, job) :
+							decode_bound(self, job);
+	if (*function)
+		*payload = decode_object(self->state, job->payload, job->payload_len);
+	return *payload ? 0 : -1;
+}
+
+/* Keyword arguments may be any mapping, as behind ** in a call. */
+static PyObject *dict_of(PyObject *kwds)
+{
+	PyObject *dict;
+
+	if (!PyDict_CheckExact(kwds) && !PyObject_HasAttrString(kwds, "keys"))
+		return PyErr_Format(PyExc_TypeError,
+				    "argument after ** must be a mapping, not %.200s",
+				    Py_TYPE(kwds)->tp_name);
+	dict = PyDict_New();
+	if (dict && PyDict_Update(dict, kwds) < 0)
+		Py_CLEAR(dict);
+	return dict;
+}
+
+/* Reading the arguments runs code of the user's that is not yet the function. */
 static PyObject *call_star(struct job *job, PyObject *function, PyObject *args, PyObject *kwds)
 {
 	PyObject *tuple, *named = NULL, *value = NULL;
@@ -261,14 +309,12 @@ static PyObject *call_star(struct job *job, PyObject *function, PyObject *args, 
 	tuple = PySequence_Tuple(args);
 	if (!tuple)
 		return NULL;
-	if (kwds) {
-		named = PyDict_New();
-		if (!named || PyDict_Update(named, kwds) < 0)
-			goto out;
+	if (kwds)
+		named = dict_of(kwds);
+	if (named || !kwds) {
+		job->stage = STAGE_RUN;
+		value = PyObject_Call(function, tuple, named);
 	}
-	job->stage = STAGE_RUN;
-	value = PyObject_Call(function, tuple, named);
-out:
 	Py_XDECREF(named);
 	Py_DECREF(tuple);
 	return value;
@@ -286,8 +332,9 @@ static PyObject *call_items(struct job *job, PyObject *function, PyObject *items
 {
 	bool star = job->head.kind == REQUEST_STAR_ITEMS;
 	PyObject *iterator = PyObject_GetIter(items), *values = PyList_New(0), *item;
-	int64_t start = now_ns();
 	int r = iterator && values ? 0 : -1;
+
+	job->items_ns = now_ns();
 
 	while (r == 0 && (!job->head.divisible || ac_call_next_unit(job->call)) &&
 	       (item = PyIter_Next(iterator))) {
@@ -299,7 +346,7 @@ static PyObject *call_items(struct job *job, PyObject *function, PyObject *items
 		if (job->forks != forks && r == 0)
 			_exit(0);
 	}
-	job->elapsed_ns = now_ns() - start;
+	job->elapsed_ns = now_ns() - job->items_ns;
 	Py_XDECREF(iterator);
 	if (r < 0 || PyErr_Occurred())
 		Py_CLEAR(values);
@@ -312,6 +359,7 @@ static PyObject *run_job(struct job *job, PyObject *function, PyObject *payload)
 	case REQUEST_ITEM:
 		return PyObject_CallOneArg(function, payload);
 	case REQUEST_ARGS:
+	case REQUEST_STAR_ITEM:
 		if (PyTuple_CheckExact(payload))
 			return PyObject_Call(function, payload, NULL);
 		return call_star(job, function, payload, NULL);
@@ -340,7 +388,10 @@ static int return_bytes(struct job *job, const void *data, size_t len)
 
 static int return_value(struct worker_object *self, struct job *job, PyObject *value)
 {
-	struct response head = { .elapsed_ns = job->elapsed_ns };
+	struct response head = {
+		.elapsed_ns = job->elapsed_ns,
+		.outside_ns = job->start_ns ? job->items_ns - job->start_ns : 0,
+	};
 	struct encoder *encoder = encoder_take(self->state);
 	int r = encoder ? sink_write(encoder->sink, &head, sizeof head) : -1;
 
@@ -398,10 +449,6 @@ static int serve_call(struct worker_object *self, struct ac_call *call)
 
 	if (open_job(&job, call) < 0)
 		goto out;
-	if (job.head.kind == REQUEST_NOTHING) {
-		r = 0;
-		goto out;
-	}
 	if (decode_job(self, &job, &function, &payload) < 0)
 		goto out;
 	job.stage = STAGE_RUN;

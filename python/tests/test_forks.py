@@ -91,9 +91,9 @@ class ForkedUsers(Case):
             self.assertIn("RuntimeError", in_fork(call))
             self.assertEqual(self.pool.apply(tasks.square, (3,)), 9)
 
-    def test_forked_while_the_handler_is_at_work(self):
+    def test_forked_while_the_callback_thread_is_at_work(self):
         """Nobody gives back the child's copy of its lock."""
-        with held_elsewhere(self.pool._handler._lock):
+        with held_elsewhere(self.pool._callbacks._lock):
             for call in (lambda: self.pool.map_async(tasks.square, [3]),
                          lambda: self.pool.apply_async(tasks.square, (3,), callback=print)):
                 self.assertIn("RuntimeError", in_fork(call))

@@ -245,7 +245,7 @@ class Threads(Case, unittest.TestCase):
             self.use(pool)
 
     @engine_only
-    def test_starting_the_handler(self):
+    def test_starting_the_callback_thread(self):
         self.check(lambda pool: threading.Thread, "start",
                    lambda pool: pool.map_async(tasks.same, range(4)))
 
@@ -256,7 +256,7 @@ class Threads(Case, unittest.TestCase):
 
     @engine_only
     def test_entering(self):
-        self.check(lambda pool: pool._intake, "enter",
+        self.check(lambda pool: pool._submitting, "enter",
                    lambda pool: pool.map_async(tasks.same, range(4)))
 
 

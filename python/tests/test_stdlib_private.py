@@ -37,8 +37,12 @@ def is_private(name):
     return name in UNDOCUMENTED or name.startswith("_") and not name.startswith("__")
 
 
+# _stdlib_pool.py is about what programs do with private names of the standard library's pool.
+EXCEPTIONS = {"_stdlib_private.py", "_stdlib_pool.py"}
+
+
 def sources():
-    return [path for path in sorted(PACKAGE.glob("*.py")) if path.name != "_stdlib_private.py"]
+    return [path for path in sorted(PACKAGE.glob("*.py")) if path.name not in EXCEPTIONS]
 
 
 def names_defined(tree):
@@ -385,6 +389,12 @@ class ForkServers(unittest.TestCase):
         while b"multiprocessing.forkserver" not in words:  # it executes a moment later
             self.assertIsNotNone(private.forkserver_pid())
             words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+class Pools(unittest.TestCase):
+    def test_tasks(self):
+        self.assertEqual(list(private.cut_into_tasks(abs, range(5), 2)),
+                         [(abs, (0, 1)), (abs, (2, 3)), (abs, (4,))])
 
 
 class Failures(unittest.TestCase):

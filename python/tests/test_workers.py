@@ -180,17 +180,17 @@ class Closing(Case):
         self.assertEqual(self.read_notes()[2:], [str(other)])
 
     @engine_only
-    def test_join_when_a_feeder_could_not_tell(self):
+    def test_join_when_a_job_could_not_tell(self):
         """A signal handler's exception has ended it between leaving and telling."""
         pool = self.new_pool(1)
-        feeder = object()
-        pool._intake.enter(feeder)
+        job = object()
+        pool._submitting.enter(job)
         pool.close()
         joining = threading.Thread(target=pool.join, daemon=True)
         joining.start()
         joining.join(0.2)
         self.assertTrue(joining.is_alive())
-        pool._intake.forget(feeder)
+        pool._submitting.forget(job)
         joining.join(PATIENCE)
         self.assertFalse(joining.is_alive())
 

@@ -235,6 +235,7 @@ static void be_feeder(void)
 	static const unsigned char bytes[BLOCK];
 	struct ac_stream_opts opts = { .size = sizeof opts,
 				       .flags = AC_STREAM_UNORDERED };
+	struct ac_push_opts push = { .size = sizeof push, .units = 1000 };
 	struct ac_stream *stream;
 	struct ac_task *task;
 	uint64_t index;
@@ -246,9 +247,9 @@ static void be_feeder(void)
 		fail();
 	for (unsigned i = 0; i < CALLS; i++)
 		if (ac_stream_push(stream, bytes, i % 2 ? BLOCK : 8,
-				   i == 1 ? 1000 : 0, NULL) < 0)
+				   i == 1 ? &push : NULL, NULL) < 0)
 			fail();
-	if (ac_stream_take_back(stream, &index, &kept) < 0 ||
+	if (ac_stream_take_back(stream, &index, NULL, &kept) < 0 ||
 	    ac_stream_end(stream) < 0)
 		fail();
 	while (ac_stream_next(stream, &task, -1) == 1)

@@ -171,12 +171,13 @@ TRACE_TASK static int some_units(struct ac_call *call)
 
 static void push_piece(uint32_t first, uint32_t units)
 {
+	struct ac_push_opts opts = { .size = sizeof opts, .units = units };
 	struct piece *piece = &feed.pieces[feed.count];
 	uint64_t index;
 
 	CHECK(feed.count < PIECES);
 	*piece = (struct piece){ .first = first, .units = units };
-	CHECK_EQ(ac_stream_push(feed.stream, piece, sizeof *piece, units, &index), 0);
+	CHECK_EQ(ac_stream_push(feed.stream, piece, sizeof *piece, &opts, &index), 0);
 	CHECK_EQ(index, feed.count++);
 }
 
@@ -193,7 +194,7 @@ static void take_back(void)
 	uint32_t kept;
 	struct piece *piece;
 
-	if (ac_stream_take_back(feed.stream, &index, &kept) != 1)
+	if (ac_stream_take_back(feed.stream, &index, NULL, &kept) != 1)
 		return;
 	CHECK(index < feed.count);
 	piece = &feed.pieces[index];

@@ -323,6 +323,7 @@ static int run_fed_stream(struct ac_pool *pool)
 {
 	struct ac_stream_opts opts = { .size = sizeof opts,
 				       .flags = AC_STREAM_UNORDERED };
+	struct ac_push_opts push = { .size = sizeof push, .units = 100 };
 	struct ac_stream *stream;
 	unsigned pushed, n = 0;
 	uint64_t index;
@@ -333,10 +334,10 @@ static int run_fed_stream(struct ac_pool *pool)
 	if (r)
 		return r;
 	for (pushed = 0; pushed < CALLS && r == 0; pushed++)
-		r = ac_stream_push(stream, "bytes", 5, pushed % 2 ? 100 : 0, NULL);
+		r = ac_stream_push(stream, "bytes", 5, pushed % 2 ? &push : NULL, NULL);
 	CHECK(r == 0 || workout_is_code(r));
 	pushed -= r != 0;
-	CHECK(ac_stream_take_back(stream, &index, &kept) >= 0);
+	CHECK(ac_stream_take_back(stream, &index, NULL, &kept) >= 0);
 	CHECK_EQ(ac_stream_end(stream), 0);
 	r = empty_stream(stream, r, &n);
 	CHECK_EQ(n, pushed);

@@ -23,6 +23,7 @@ enum owner_op {
 	OWNER_CALL, OWNER_MAP, OWNER_OPEN_STREAM, OWNER_NEXT, OWNER_PUSH,
 	OWNER_TAKE_BACK, OWNER_END_STREAM, OWNER_CLOSE_STREAM,
 	OWNER_LOOK, OWNER_DISPATCH, OWNER_SHUT, OWNER_TERMINATE, OWNER_JOIN,
+	OWNER_WAKE_STREAM,
 	OWNER_OPS
 };
 
@@ -254,6 +255,8 @@ static void next(const struct record *r)
 
 static void with_stream(const struct record *r)
 {
+	struct ac_push_opts opts = { .size = sizeof opts, .units = r->b, .user = &owner };
+	void *user = &owner;
 	uint64_t index;
 	uint32_t kept;
 
@@ -262,15 +265,17 @@ static void with_stream(const struct record *r)
 	switch (r->what) {
 	case OWNER_NEXT: next(r); break;
 	case OWNER_PUSH:
-		check_code(ac_stream_push(owner.stream, bytes, SIZE(r->a), r->b, &index));
+		check_code(ac_stream_push(owner.stream, bytes, SIZE(r->a), &opts, &index));
 		break;
 	case OWNER_TAKE_BACK:
-		check_code(ac_stream_take_back(owner.stream, &index, &kept));
+		check_code(ac_stream_take_back(owner.stream, &index, &user, &kept));
+		REQUIRE(user == &owner);
 		break;
 	case OWNER_END_STREAM:
 		ac_stream_end(owner.stream);
 		owner.ended = true;
 		break;
+	case OWNER_WAKE_STREAM: check_code(ac_stream_wake(owner.stream)); break;
 	case OWNER_CLOSE_STREAM:
 		ac_stream_close(owner.stream);
 		owner.stream = NULL;
@@ -316,6 +321,7 @@ static const struct {
 	[OWNER_SHUT] = { with_pool, "shut" },
 	[OWNER_TERMINATE] = { with_pool, "terminate" },
 	[OWNER_JOIN] = { with_pool, "join" },
+	[OWNER_WAKE_STREAM] = { with_stream, "stream_wake" },
 };
 
 /* The first record: how the pool is opened. */

@@ -22,6 +22,7 @@ static const struct field task_fields[] = {
 	FIELD(ac__task_shm, item_size), FIELD(ac__task_shm, result_size),
 	FIELD(ac__task_shm, results_at), FIELD(ac__task_shm, elapsed_ns),
 	FIELD(ac__task_shm, started_ns), FIELD(ac__task_shm, text),
+	FIELD(ac__task_shm, bound_len),
 };
 
 static const struct field block_fields[] = {

@@ -184,7 +184,7 @@ static inline int push_gated(struct copier *copier)
 	(void)copier;
 	if (r < 0)
 		return r;
-	r = ac_stream_push(stream, gate.memory, SIZE, 0, NULL);
+	r = ac_stream_push(stream, gate.memory, SIZE, NULL, NULL);
 	if (r == 0 && ac_stream_next(stream, &task, -1) == 1) {
 		struct ac_outcome outcome;
 

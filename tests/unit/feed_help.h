@@ -66,7 +66,7 @@ static inline uint64_t push_int(struct ac_stream *stream, int arg, uint32_t unit
 {
 	uint64_t index = UINT64_MAX;
 
-	assert_int_equal(ac_stream_push(stream, &arg, sizeof arg, units, &index), 0);
+	assert_int_equal(ac_stream_push(stream, &arg, sizeof arg, UNITS(units), &index), 0);
 	return index;
 }
 

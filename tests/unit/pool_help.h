@@ -40,6 +40,8 @@
 /* A test takes a few seconds at most; what takes so long hangs. */
 #define HANG_SECONDS 50
 
+#define UNITS(n) (&(const struct ac_push_opts){ .size = sizeof(struct ac_push_opts), .units = (n) })
+
 #define HELP_TEST(test) \
 	cmocka_unit_test_setup_teardown(test, help_set_up, help_tear_down)
 

@@ -219,13 +219,13 @@ static void test_adopt_fed_streams_and_units(void **state)
 	(void)state;
 	open_adopting(2, 0, 0);
 	assert_int_equal(ac_stream_open(&stream, pool, HANDLER(HANDLE_UNITS), &opts), 0);
-	assert_int_equal(ac_stream_push(stream, &first, sizeof first, 100, NULL), 0);
+	assert_int_equal(ac_stream_push(stream, &first, sizeof first, UNITS(100), NULL), 0);
 	EVENTUALLY(seen->units[2] == 1);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 1);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 1);
 	assert_int_equal(index, 0);
 	assert_in_range(kept, 3, 99);
 	first = kept;
-	assert_int_equal(ac_stream_push(stream, &first, sizeof first, 100 - kept, NULL), 0);
+	assert_int_equal(ac_stream_push(stream, &first, sizeof first, UNITS(100 - kept), NULL), 0);
 	for (int i = 0; i < 2; i++) {
 		struct ac_outcome outcome;
 		struct ac_task *task;

@@ -71,7 +71,7 @@ static void *push_and_end(void *arg)
 	struct helper_thread *me = arg;
 
 	for (int i = 0; i < me->count && !me->code; i++)
-		me->code = ac_stream_push(me->stream, &i, sizeof i, 0, NULL);
+		me->code = ac_stream_push(me->stream, &i, sizeof i, NULL, NULL);
 	if (!me->code)
 		me->code = ac_stream_end(me->stream);
 	return NULL;
@@ -128,7 +128,7 @@ static void test_feed_gives_what_was_pushed(void **state)
 	take(stream, NULL, 0);
 	assert_int_equal(ac_stream_end(stream), 0);
 	assert_int_equal(ac_stream_end(stream), 0);
-	assert_int_equal(ac_stream_push(stream, NULL, 0, 0, NULL), AC_ECLOSED);
+	assert_int_equal(ac_stream_push(stream, NULL, 0, NULL, NULL), AC_ECLOSED);
 	assert_int_equal(next_code(stream), 0);
 	assert_int_equal(look(stream), 0);
 	ac_stream_close(stream);
@@ -143,7 +143,7 @@ static void test_feed_carries_bytes_of_all_sizes(void **state)
 	(void)state;
 	for (unsigned i = 0; i < COUNT(lens); i++) {
 		fill_bytes(bytes, lens[i], i);
-		assert_int_equal(ac_stream_push(stream, bytes, lens[i], 0, NULL), 0);
+		assert_int_equal(ac_stream_push(stream, bytes, lens[i], NULL, NULL), 0);
 	}
 	for (unsigned i = 0; i < COUNT(lens); i++) {
 		struct ac_outcome outcome;
@@ -387,7 +387,7 @@ static void test_feed_shut_wakes_who_waits_in_vain(void **state)
 	start(&taker, take_all, stream);
 	EVENTUALLY(seen->runs == 1 && taker.waits);
 	assert_int_equal(ac_pool_shut(pool), 0);
-	assert_int_equal(ac_stream_push(stream, NULL, 0, 0, NULL), AC_ECLOSED);
+	assert_int_equal(ac_stream_push(stream, NULL, 0, NULL, NULL), AC_ECLOSED);
 	seen->go = true;
 	join(&taker);
 	assert_int_equal(taker.count, 1);
@@ -442,7 +442,7 @@ static void test_feed_pool_that_does_not_start(void **state)
 	assert_int_equal(ac_pool_open(&pool, &opts), 0);
 	stream = open_fed(count, 0);
 	assert_int_equal(next_code(stream), AC_ESTART);
-	assert_int_equal(ac_stream_push(stream, NULL, 0, 0, NULL), AC_ESTART);
+	assert_int_equal(ac_stream_push(stream, NULL, 0, NULL, NULL), AC_ESTART);
 	ac_stream_close(stream);
 }
 
@@ -580,19 +580,21 @@ static void test_feed_refuses_what_can_not_be(void **state)
 	opts.ahead_bytes = 0;
 	opts.source = no_source;
 	assert_int_equal(ac_stream_open(&stream, pool, count, &opts), 0);
-	assert_int_equal(ac_stream_push(stream, NULL, 0, 0, NULL), -EINVAL);
+	assert_int_equal(ac_stream_push(stream, NULL, 0, NULL, NULL), -EINVAL);
 	assert_int_equal(ac_stream_end(stream), -EINVAL);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), -EINVAL);
+	assert_int_equal(ac_stream_wake(stream), -EINVAL);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), -EINVAL);
 	ac_stream_close(stream);
 	stream = open_fed(count, 0);
-	assert_int_equal(ac_stream_push(NULL, NULL, 0, 0, NULL), -EINVAL);
-	assert_int_equal(ac_stream_push(stream, NULL, 1, 0, NULL), -EINVAL);
+	assert_int_equal(ac_stream_push(NULL, NULL, 0, NULL, NULL), -EINVAL);
+	assert_int_equal(ac_stream_push(stream, NULL, 1, NULL, NULL), -EINVAL);
 	assert_int_equal(ac_stream_end(NULL), -EINVAL);
+	assert_int_equal(ac_stream_wake(NULL), -EINVAL);
 	assert_int_equal(ac_stream_next(stream, NULL, 0), -EINVAL);
 	assert_int_equal(ac_stream_next(NULL, &task, 0), -EINVAL);
-	assert_int_equal(ac_stream_take_back(stream, NULL, &kept), -EINVAL);
-	assert_int_equal(ac_stream_take_back(stream, &index, NULL), -EINVAL);
-	assert_int_equal(ac_stream_take_back(NULL, &index, &kept), -EINVAL);
+	assert_int_equal(ac_stream_take_back(stream, NULL, NULL, NULL), -EINVAL);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, NULL), -EINVAL);
+	assert_int_equal(ac_stream_take_back(NULL, &index, NULL, &kept), -EINVAL);
 	ac_stream_close(stream);
 }
 
@@ -603,10 +605,10 @@ static int use_in_child(void *arg)
 	uint64_t index;
 	uint32_t kept;
 
-	if (ac_stream_push(stream, NULL, 0, 0, NULL) != AC_EFORK ||
+	if (ac_stream_push(stream, NULL, 0, NULL, NULL) != AC_EFORK ||
 	    ac_stream_next(stream, &task, -1) != AC_EFORK ||
-	    ac_stream_take_back(stream, &index, &kept) != AC_EFORK ||
-	    ac_stream_end(stream) != AC_EFORK)
+	    ac_stream_take_back(stream, &index, NULL, &kept) != AC_EFORK ||
+	    ac_stream_wake(stream) != AC_EFORK || ac_stream_end(stream) != AC_EFORK)
 		return 1;
 	ac_stream_close(stream);
 	return 0;

@@ -61,6 +61,12 @@ AT(ac_stream_opts, retries, 40);
 AT(ac_stream_opts, flags, 44);
 SIZE(ac_stream_opts, 48);
 
+AT(ac_push_opts, units, 8);
+AT(ac_push_opts, flags, 12);
+AT(ac_push_opts, bound, 16);
+AT(ac_push_opts, user, 24);
+SIZE(ac_push_opts, 32);
+
 AT(ac_process_opts, name, 8);
 AT(ac_process_opts, flags, 16);
 AT(ac_process_opts, reserved, 20);

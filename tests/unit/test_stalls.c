@@ -444,7 +444,7 @@ static int wait_for_memory_in_turn(void)
 
 	SEAT_CHECK(open_half_full() == 0);
 	SEAT_CHECK(ac_stream_open(&stream, pool, count_run, &opts) == 0);
-	SEAT_CHECK(ac_stream_push(stream, bytes, sizeof bytes, 0, NULL) == 0);
+	SEAT_CHECK(ac_stream_push(stream, bytes, sizeof bytes, NULL, NULL) == 0);
 	SEAT_CHECK(ac_pool_submit(pool, &small, count_run, bytes, MB / 2, NULL) == 0);
 	nap(300 * MS);
 	SEAT_CHECK(seen->run == 0);
@@ -497,7 +497,7 @@ static struct ac_stream *fed;
 static int push_into_fed(struct copier *copier)
 {
 	(void)copier;
-	return ac_stream_push(fed, gate.memory, SIZE, 0, NULL);
+	return ac_stream_push(fed, gate.memory, SIZE, NULL, NULL);
 }
 
 static int take_from_fed(struct copier *taker)

@@ -106,7 +106,7 @@ static void *feed_long(void *arg)
 	int r = ac_stream_open(&stream, pool, nap_call, &opts);
 
 	for (int i = 0; r == 0 && i < LONG; i++)
-		r = ac_stream_push(stream, &i, sizeof i, 0, NULL);
+		r = ac_stream_push(stream, &i, sizeof i, NULL, NULL);
 	*(int *)arg = r;
 	if (r < 0)
 		return NULL;
@@ -330,8 +330,8 @@ static void test_turns_pushed_calls_begin_in_their_order(void **state)
 	assert_int_equal(ac_stream_open(&other, pool, echo, &opts), 0);
 	assert_int_equal(ac_pool_submit(pool, NULL, wait_for_go, NULL, 0, NULL), 0);
 	for (int i = 0; i < CALLS; i++) {
-		assert_int_equal(ac_stream_push(stream, &i, sizeof i, 0, NULL), 0);
-		assert_int_equal(ac_stream_push(other, &i, sizeof i, 0, NULL), 0);
+		assert_int_equal(ac_stream_push(stream, &i, sizeof i, NULL, NULL), 0);
+		assert_int_equal(ac_stream_push(other, &i, sizeof i, NULL, NULL), 0);
 		if (i % 10 == 0)
 			assert_int_equal(ac_pool_submit(pool, NULL, echo, &i, sizeof i, NULL), 0);
 	}
@@ -391,7 +391,7 @@ static void test_turns_all_that_waits_ends_with_terminate(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, map_long, &r), 0);
 	EVENTUALLY(seen->ended >= 2);
 	for (int i = 0; i < 2000; i++) {
-		assert_int_equal(ac_stream_push(stream, &i, sizeof i, 0, NULL), 0);
+		assert_int_equal(ac_stream_push(stream, &i, sizeof i, NULL, NULL), 0);
 		assert_int_equal(ac_pool_submit(pool, NULL, nap_call, NULL, 0, NULL), 0);
 	}
 	assert_int_equal(ac_pool_terminate(pool), 0);

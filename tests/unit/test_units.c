@@ -41,7 +41,7 @@ static int run_units(struct ac_call *call)
 
 static void push_span(struct ac_stream *stream, struct span span, uint32_t units)
 {
-	assert_int_equal(ac_stream_push(stream, &span, sizeof span, units, NULL), 0);
+	assert_int_equal(ac_stream_push(stream, &span, sizeof span, UNITS(units), NULL), 0);
 }
 
 /* ---- units ---- */
@@ -156,7 +156,7 @@ static void test_units_taken_back_are_run_by_the_other_worker(void **state)
 	(void)state;
 	push_span(stream, (struct span){ .ms = 10, .die_at = -1 }, 100);
 	EVENTUALLY(seen->units[3] == 1);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 1);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 1);
 	assert_int_equal(index, 0);
 	assert_in_range(kept, 4, 99);
 	push_span(stream, (struct span){ .first = kept, .ms = 10, .die_at = -1 }, 100 - kept);
@@ -175,7 +175,7 @@ static void test_units_taken_back_are_run_by_the_other_worker(void **state)
 	assert_true(outcomes[0].pid != outcomes[1].pid);
 	for (unsigned i = 0; i < 100; i++)
 		assert_int_equal(seen->pids[i], outcomes[i >= kept].pid);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 0);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 0);
 	ac_stream_close(stream);
 }
 
@@ -199,10 +199,10 @@ static void test_units_begun_late_keep_one(void **state)
 	push_int(stream, 0, 50);
 	EVENTUALLY(seen->runs == 2);
 	/* Of two calls the one that has something to give. */
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 1);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 1);
 	assert_int_equal(index, 1);
 	assert_int_equal(kept, 1);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 0);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 0);
 	seen->go = true;
 	for (int i = 0; i < 2; i++) {
 		take(stream, &n, sizeof n);
@@ -224,8 +224,8 @@ static void test_units_of_calls_that_wait_are_left(void **state)
 	EVENTUALLY(seen->runs == 2);
 	push_int(stream, 0, 50);
 	push_int(other, 0, 60);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 0);
-	assert_int_equal(ac_stream_take_back(other, &index, &kept), 0);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 0);
+	assert_int_equal(ac_stream_take_back(other, &index, NULL, &kept), 0);
 	assert_int_equal(index, 99);
 	assert_int_equal(kept, 99);
 	seen->go = true;
@@ -251,7 +251,7 @@ static void test_units_of_a_closed_stream_are_nobodys(void **state)
 	EVENTUALLY(seen->runs == 1);
 	ac_stream_close(stream);
 	stream = open_fed(begin_late, 0); /* where the other was, most likely */
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 0);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 0);
 	seen->go = true;
 	ac_stream_close(stream);
 }
@@ -266,11 +266,11 @@ static void test_units_most_are_taken_first(void **state)
 	push_int(stream, 0, 10);
 	push_int(stream, 0, 20);
 	EVENTUALLY(seen->runs == 2);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 1);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 1);
 	assert_int_equal(index, 1);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 1);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 1);
 	assert_int_equal(index, 0);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 0);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 0);
 	seen->go = true;
 	take(stream, &n, sizeof n);
 	take(stream, &n, sizeof n);
@@ -294,7 +294,7 @@ static void test_units_cut_at_random_begin_once(void **state)
 		const void *data;
 		size_t len;
 
-		if (ac_stream_take_back(stream, &index, &kept) == 1) {
+		if (ac_stream_take_back(stream, &index, NULL, &kept) == 1) {
 			assert_true(index < calls && kept > 0 && kept < counts[index]);
 			firsts[calls] = firsts[index] + kept;
 			counts[calls] = counts[index] - kept;
@@ -326,7 +326,7 @@ static uint32_t cut_and_kill(struct ac_stream *stream, int die_at)
 
 	push_span(stream, (struct span){ .die_at = die_at }, 100);
 	EVENTUALLY(seen->units[die_at] == 1);
-	assert_int_equal(ac_stream_take_back(stream, &index, &kept), 1);
+	assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 1);
 	assert_int_equal(index, 0);
 	assert_in_range(kept, die_at + 1, 99);
 	seen->go = true;
@@ -408,9 +408,9 @@ static void test_units_lying_cursors_are_not_believed(void **state)
 		seen->cursor = lies[i].cursor;
 		push_int(stream, 0, 100);
 		EVENTUALLY(seen->runs == 1);
-		assert_int_equal(ac_stream_take_back(stream, &index, &kept), lies[i].kept > 0);
+		assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), lies[i].kept > 0);
 		assert_int_equal(kept, lies[i].kept);
-		assert_int_equal(ac_stream_take_back(stream, &index, &kept), 0);
+		assert_int_equal(ac_stream_take_back(stream, &index, NULL, &kept), 0);
 		seen->go = true;
 		assert_int_equal(take(stream, NULL, 0).status, 0);
 	}
@@ -440,7 +440,7 @@ static void test_units_cursor_that_changes_all_the_time(void **state)
 	push_int(stream, 0, 100);
 	EVENTUALLY(seen->runs == 1);
 	for (int i = 0; i < 2000; i++)
-		if (ac_stream_take_back(stream, &index, &kept)) {
+		if (ac_stream_take_back(stream, &index, NULL, &kept)) {
 			assert_int_equal(index, 0);
 			assert_in_range(kept, 1, before - 1);
 			before = kept;

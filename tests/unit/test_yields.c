@@ -337,14 +337,14 @@ static void do_feed(struct ac_pool *pool)
 	for (uint32_t i = 0; i < calls; i++) {
 		uint32_t n = 1 + (uint32_t)below(200);
 
-		HAND_CHECK(ac_stream_push(stream, NULL, 0, n, &index) == 0);
+		HAND_CHECK(ac_stream_push(stream, NULL, 0, UNITS(n), &index) == 0);
 		units[index] = n;
 	}
 	while (calls < ITEMS - 1 && below(12)) {
-		if (ac_stream_take_back(stream, &index, &kept) != 1)
+		if (ac_stream_take_back(stream, &index, NULL, &kept) != 1)
 			continue;
 		HAND_CHECK(kept >= 1 && kept < units[index]);
-		HAND_CHECK(ac_stream_push(stream, NULL, 0, units[index] - kept, NULL) == 0);
+		HAND_CHECK(ac_stream_push(stream, NULL, 0, UNITS(units[index] - kept), NULL) == 0);
 		units[calls++] = units[index] - kept;
 		units[index] = kept;
 	}

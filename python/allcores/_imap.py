@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: MIT
+"""imap: results one by one. The input is read a bounded number of items ahead of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from multiprocessing import TimeoutError
+
+from . import _core
+from ._driver import REFUSALS, Driver
+from ._jobs import FEED_BYTES, Job, name_task
+from ._stdlib_pool import LikeStdlib
+from ._submitting import Submitting
+from .errors import TaskCancelled
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import Any
+
+# Types of inputs that never block: the thread that takes the results reads these itself. Not their
+# subclasses, which may iterate in a way of their own.
+NEVER_BLOCKING = {list, tuple, range, str, bytes, dict, set, frozenset}
+
+AHEAD_LEAST = 64  # calls submitted ahead of the results that were taken
+AHEAD_MOST = 1024
+AHEAD_SECONDS = 0.05  # the work to read ahead, at the rate at which results arrive
+DISCARD_MOST = 256  # calls under way whose results nobody takes
+
+
+class ImapJob(Job):
+    """One imap: reads its input, one thread at a time, and keeps results until they are taken.
+
+    function, iterable: the user's. chunk: items of a call; 0: one, and no list of one. ordered:
+    results come in the input's order.
+    """
+
+    def __init__(
+        self,
+        core: _core.Pool,
+        submitting: Submitting,
+        workers: int,
+        function: Any,
+        iterable: Iterable[Any],
+        star: bool,
+        chunk: int,
+        ordered: bool,
+    ) -> None:
+        self._function = function
+        self._star = star
+        self._encoded = core.function(function)
+        self.chunk = chunk
+        self.driver = Driver(core.stream(), submitting)
+        self.stream = self.driver.stream
+        self._submitting = submitting
+        self._position = 0  # of the next item in the input
+        self._submitted = 0  # calls
+        self._used = 0  # results that the user has taken
+        self.ready: deque[_core.Row] = deque()
+        self._early: dict[int, _core.Row] | None = {} if ordered else None
+        self._awaited = 0  # ordered: the item whose result comes next
+        self._since = time.perf_counter()
+        self.was_cut_off = False  # the pool was terminated before the input's end
+        self._least = max(AHEAD_LEAST, 4 * workers)
+        self._ahead = self._least
+        self._unbounded = self._discards = self._ended = self._stopped = False
+        # The thread that reads, under the key "reader". No thread waits for another one to have read:
+        # user code runs meanwhile.
+        self._readers: dict[str, int] = {}
+        self.waiting: set[int] = set()  # threads that wait for results
+        self._lock = threading.RLock()  # reentrant: see Submitting
+        self._may_read = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        try:
+            submitting.enter(self)
+            self._begin(iterable)
+        except BaseException:  # raised by a signal handler: the user will not get this object
+            self._end()
+            raise
+
+    def _begin(self, iterable: Iterable[Any]) -> None:
+        try:
+            self._iterator = iter(iterable)
+        except Exception as error:
+            self._fail(error)
+            self._end()
+            return
+        if type(iterable) in NEVER_BLOCKING:
+            self._read()
+        else:
+            with self._lock:
+                self._start_thread()
+
+    def is_complete(self) -> bool:
+        """Whether all items have been read and all results have arrived."""
+        return self._ended and not self.stream.under_way
+
+    def calls_under_way(self) -> int:
+        """The number of calls that were submitted and whose results have not arrived."""
+        return self.stream.under_way
+
+    # ---- how far ahead ----
+
+    def _calls_to_submit(self) -> int:
+        """How many more calls may be submitted now."""
+        if self._discards:
+            return self._discard_limit()
+        if self._unbounded:
+            return AHEAD_MOST
+        return self._ahead - (self._submitted - self._used)
+
+    def _calls_that_fit(self) -> int:
+        """How many calls fit into the bytes that may be under way."""
+        return max(FEED_BYTES // max(self.stream.weight, 1), 2)
+
+    def _discard_limit(self) -> int:
+        """How many calls may be under way whose results nobody takes."""
+        return min(DISCARD_MOST, self._calls_that_fit())
+
+    def _note_rate(self, results: int) -> None:
+        """Choose how far to read ahead, from the number of results that arrived since the last."""
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        ahead = int(results / seconds * AHEAD_SECONDS) if seconds > 0 else AHEAD_MOST
+        self._ahead = min(max(ahead, self._least), self._calls_that_fit(), AHEAD_MOST)
+
+    def note_used(self) -> None:
+        """The user has taken a result."""
+        self._used += 1
+        if not self._used & 15:
+            self.feed(self.stream)
+
+    def feed(self, stream: _core.Stream) -> None:
+        """The user has taken results: read more items, or let the thread read them."""
+        if self._ended or self._calls_to_submit() < self._ahead // 2:
+            return
+        if self._thread is None:
+            self._read()
+        else:
+            with self._lock:
+                self._may_read.notify()
+
+    # ---- reading ----
+
+    def _read(self) -> bool:
+        """Read and submit as many items as may be read now. False: another thread is doing so."""
+        me = threading.get_ident()
+        try:
+            if self._readers.setdefault("reader", me) != me:
+                return False
+            if not self._ended and not self._read_some():
+                self._end()
+            self._readers.clear()
+        except BaseException as error:
+            self._readers.clear()
+            refused = isinstance(error, REFUSALS)
+            if refused or self._thread is threading.current_thread():
+                self._fail(error)
+            self._end()
+            # What the inputs raise that the user's thread reads is a result, so this comes from a
+            # signal handler.
+            if not refused and self._thread is not threading.current_thread():
+                raise
+        return True
+
+    def _read_some(self) -> bool:
+        """Read items and submit them. False: the input is at its end."""
+        calls, items, more = self.stream.feed(
+            self,
+            self._encoded,
+            self._iterator,
+            self._position,
+            self._star,
+            self.chunk,
+            False,
+            self._calls_to_submit(),
+            FEED_BYTES,
+        )
+        self._submitted += calls
+        self._position += items
+        return more
+
+    def _fail(self, error: BaseException) -> None:
+        """The exception becomes one more result, the last."""
+        try:
+            self.stream.fail(self, self._position, error)
+        except Exception:  # the pool has been terminated
+            self.was_cut_off = True
+
+    def _end(self) -> None:
+        self._ended = True
+        self.stream.end()
+        self._submitting.leave(self)
+
+    # ---- results ----
+
+    def receive(self, rows: list[_core.Row]) -> None:
+        """Keep results until the user takes them, in whatever thread they arrive."""
+        if self._discards:
+            return
+        with self._lock:
+            self._note_rate(len(rows))
+            if self._early is None:
+                self.ready.extend(rows)
+                return
+            for row in rows:
+                self._early[row[0]] = row
+            while (next_row := self._early.pop(self._awaited, None)) is not None:
+                self.ready.append(next_row)
+                self._awaited += next_row[1]
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for results, at most timeout seconds. False: there are no more."""
+        me = threading.get_ident()
+        try:
+            self.waiting.add(me)
+            more = self.driver.step(timeout)
+            if len(self.ready) > 1 and len(self.waiting) > 1:
+                self.stream.wake()  # another thread, which waits for results that are here now
+            return more
+        finally:
+            self.waiting.discard(me)
+
+    def name_task(self, error: object, items: range) -> None:
+        """Add to a WorkerDied which function and items the worker ran."""
+        name_task(error, self._function, items)
+
+    # ---- when nobody takes results ----
+
+    def read_to_end(self) -> None:
+        """Read the whole input: the pool is being joined and waits for it."""
+        with self._lock:
+            self._unbounded = True
+            self._may_read.notify()
+            if not self._ended and self._thread is None:
+                self._start_thread()
+
+    def discard_results(self) -> None:
+        """The user has dropped the iterator: read the whole input and discard the results."""
+        if os.getpid() != self._pid:
+            return  # a forked child, where a lock that was held at the fork stays held
+        with self._lock:
+            self._unbounded = self._discards = True
+            self._may_read.notify()
+            if self._stopped or sys.is_finalizing():
+                return
+            if not self.is_complete() and self._thread is None:
+                try:
+                    self._start_thread()
+                except (RuntimeError, MemoryError):
+                    pass  # Pool.join will read the input
+
+    def stop(self) -> None:
+        """The pool is terminated: read no more items."""
+        with self._lock:
+            self._stopped = True
+            if not self._ended:
+                self.was_cut_off = True
+                self._end()
+            self._may_read.notify()
+
+    # ---- the thread that reads an input that may block ----
+
+    def _start_thread(self) -> None:
+        try:
+            self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
+            _core.undisturbed(self._thread.start)
+        except BaseException:  # the next call tries again
+            self._thread = None
+            raise
+
+    def _run(self) -> None:
+        with self._lock:  # the starting thread holds it until _thread is set
+            if self._thread is not threading.current_thread():
+                return  # a Ctrl-C came, and the starting thread gave this one up
+        while True:
+            if not self._ended and not self._read():
+                time.sleep(0.001)
+            with self._lock:
+                self._may_read.wait_for(
+                    lambda: self._ended
+                    or self._unbounded
+                    or self._calls_to_submit() > self._ahead // 2
+                )
+                if self._ended and not self._discards:
+                    self._thread = None
+                    return
+            if self._discards and not self._discard():
+                return
+
+    def _discard(self) -> bool:
+        """Take results that nobody needs until few calls are under way. False: all are taken."""
+        while self._ended or self.stream.under_way > self._discard_limit():
+            try:
+                if self.stream.take(None, 16) is None:
+                    return False
+            except Exception:  # the pool has been terminated
+                return False
+        return True
+
+
+class ImapResults(LikeStdlib):
+    """The values of Pool.imap, in the order of the items.
+
+        for value in pool.imap(work, items):
+            print(value)
+
+    A failed call raises its exception in its turn; the next value comes after it. An iterator that
+    is dropped has its remaining calls made, and their values discarded.
+    """
+
+    _stdlib_name = "IMapIterator"
+
+    def __init__(self, pool: object, job: ImapJob) -> None:
+        self._pool = pool  # keeps the pool alive until the last result has arrived
+        self._imap = job
+        self._chunk: Iterator[Any] = iter(())  # values of a chunk that were not taken yet
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def next(self, timeout: float | None = None) -> Any:
+        """Wait for the next value, and return it.
+
+        timeout: for how many seconds to wait, at most; None: as long as it takes.
+
+        Raises:
+            What the function raised for this item; WorkerDied and the others that
+                allcores.pool.Pool lists.
+            StopIteration: there are no more values.
+            TimeoutError (multiprocessing's): none came within timeout seconds; next may be called
+                again.
+            TaskCancelled: the pool was terminated before the input's end.
+            ValueError: timeout is NaN.
+        """
+        for value in self._chunk:
+            return value
+        first, count, failed, value, _, _ = self._next_row(timeout)
+        if failed:
+            self._imap.name_task(value, range(first, first + count))
+            raise value
+        if not self._imap.chunk:
+            return value
+        self._chunk = iter(value)
+        return next(self._chunk)
+
+    __next__ = next
+
+    def outcomes(self) -> Iterator[tuple[int, bool, Any]]:
+        """All results, as: number of the item, whether it succeeded, value or exception."""
+        while True:
+            try:
+                first, _, failed, value, _, _ = self._next_row(None)
+            except StopIteration:
+                return
+            yield first, not failed, value
+
+    def __del__(self) -> None:
+        job = getattr(self, "_imap", None)
+        if job is not None:
+            job.discard_results()
+
+    def _next_row(self, timeout: float | None) -> _core.Row:
+        job = self._imap
+        while True:
+            try:
+                row = job.ready.popleft()
+                job.note_used()
+                return row
+            except IndexError:
+                self._await(timeout)
+
+    def _await(self, timeout: float | None) -> None:
+        """Wait for results. Raises where there is none."""
+        job = self._imap
+        job.feed(job.stream)
+        end = None if timeout is None else time.monotonic() + timeout
+        while not job.ready:
+            left = None if end is None else max(end - time.monotonic(), 0.0)
+            if not job.wait(left) and not job.ready:
+                self._pool = None
+                if job.was_cut_off:
+                    raise TaskCancelled("the pool was terminated before the input's end")
+                raise StopIteration
+            if left == 0.0 and not job.ready:
+                raise TimeoutError
+
+
+class UnorderedImapResults(ImapResults):
+    """The values of Pool.imap_unordered, in the order in which the calls end."""
+
+    _stdlib_name = "IMapUnorderedIterator"

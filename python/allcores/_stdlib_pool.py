@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Pools of ours in programs that know multiprocessing.pool's: isinstance, methods that a program adds
+to the classes there, and the parts of a pool that programs reach into.
+
+multiprocessing.pool is never imported for that: nobody can have asked for its classes before somebody
+has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from abc import ABCMeta
+from collections.abc import Callable, Iterable, Iterator
+
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .pool import Pool
+
+
+def _theirs(name: str | None) -> type | None:
+    """The class of that name in multiprocessing.pool, if that is imported."""
+    found = getattr(sys.modules.get("multiprocessing.pool"), name or "", None)
+    return found if isinstance(found, type) else None
+
+
+class _Quiet:
+    """The first base of a class that is made for isinstance: no __init_subclass__ runs for it."""
+
+    def __init_subclass__(cls, **keywords: object) -> None:
+        pass
+
+
+_classes: dict[tuple[type, type], type] = {}
+
+
+def _with_theirs(cls: type, theirs: type) -> type:
+    """A subclass of both, of which there is never an object."""
+    if (cls, theirs) not in _classes:
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        _classes[cls, theirs] = type(cls)(cls.__name__, (_Quiet, cls, theirs), names)
+    return _classes[cls, theirs]
+
+
+class LikeStdlib(metaclass=ABCMeta):
+    """The base of our classes that stand in for one of multiprocessing.pool: isinstance takes objects
+    of either for objects of the other."""
+
+    _stdlib_name: str | None = None
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        cls = type(self)
+        theirs = _theirs(cls._stdlib_name)
+        return cls if theirs is None or issubclass(cls, theirs) else _with_theirs(cls, theirs)
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> Any:
+        theirs = _theirs(cls.__dict__.get("_stdlib_name"))
+        return True if theirs is not None and theirs in other.__mro__ else NotImplemented
+
+
+def find_added(instance: LikeStdlib, name: str) -> Any:
+    """An attribute that our class lacks: what a program has added to the standard library's class."""
+    theirs = _theirs(instance._stdlib_name)
+    for cls in theirs.__mro__[:-1] if theirs else ():
+        if name in cls.__dict__:
+            found = cls.__dict__[name]
+            bind = getattr(type(found), "__get__", None)
+            return bind(found, instance, type(instance)) if bind else found
+    raise AttributeError(f"{type(instance).__name__!r} object has no attribute {name!r}")
+
+
+# A task of the standard library's task queue: job, place in the job, function, args, kwds.
+Task = tuple[int, int, Callable[..., object], tuple[object, ...], dict[str, object]]
+
+
+def run_task(function: Callable[..., object], args: Any, kwds: Any) -> object:
+    """In a worker."""
+    return function(*args, **kwds)
+
+
+class TaskQueue:
+    """Pool._taskqueue. Programs put tasks of their own there; the results go to the method _set of
+    what they have put into Pool._cache under the job's number."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def put(self, item: tuple[Iterable[Task], Callable[[int], object] | None]) -> None:
+        """Run these tasks, and tell the second of the pair how many they were."""
+        tasks, set_length = item
+        threading.Thread(
+            target=self._run, args=(tasks, set_length), name="allcores-tasks", daemon=True
+        ).start()
+
+    def _run(self, tasks: Iterable[Task], set_length: Callable[[int], object] | None) -> None:
+        places: dict[int, tuple[int, int]] = {}
+
+        def calls() -> Iterator[tuple[Any, Any, Any]]:
+            number = 0
+            for number, (job, place, function, args, kwds) in enumerate(tasks, 1):
+                places[number - 1] = job, place
+                yield function, args, kwds
+            if set_length is not None:
+                set_length(number)
+
+        results = self._pool._imap(run_task, calls(), 1, ordered=False, star=True)
+        for number, success, value in results.outcomes():
+            job, place = places.pop(number)
+            waiting: Any = self._pool._cache.get(job)
+            if waiting is not None:
+                waiting._set(place, (success, value))

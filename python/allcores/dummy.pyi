@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+"""What type checkers see: the standard library's module (_stdlib_modules.py imports it)."""
+
+from multiprocessing.dummy import *
+from multiprocessing.dummy import Array as Array
+from multiprocessing.dummy import DummyProcess as DummyProcess
+from multiprocessing.dummy import Namespace as Namespace
+from multiprocessing.dummy import Value as Value
+from multiprocessing.dummy import shutdown as shutdown

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: MIT
+"""What type checkers see: the standard library's module (_stdlib_modules.py imports it)."""
+
+from multiprocessing.managers import *
+from multiprocessing.managers import BaseListProxy as BaseListProxy
+from multiprocessing.managers import DictProxy as DictProxy
+from multiprocessing.managers import ListProxy as ListProxy
+from multiprocessing.managers import Namespace as Namespace
+from multiprocessing.managers import RemoteError as RemoteError
+from multiprocessing.managers import Server as Server
+from multiprocessing.managers import SharedMemoryServer as SharedMemoryServer
+from multiprocessing.managers import ValueProxy as ValueProxy

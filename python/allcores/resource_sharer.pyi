@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: MIT
+"""What type checkers see: the standard library's module (_stdlib_modules.py imports it)."""
+
+from multiprocessing.resource_sharer import *
