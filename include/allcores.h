@@ -478,7 +478,8 @@ struct ac_push_opts {
 	 * freed once the call was pushed. */
 	struct ac_bound *bound;
 
-	/* ac_task_user gives it back. The library does nothing with it. */
+	/* ac_task_user gives it back. The library does nothing with it, and does not give it back
+	 * for calls whose results are not taken before ac_stream_close. */
 	void *user;
 };
 

@@ -144,8 +144,8 @@ class CallbackThread:
     def map(self, job: MapJob) -> None:
         """Drive a map to its end."""
         driver = self._start_once()
-        self._submitting.enter(job)
         try:
+            self._submitting.enter(job)
             driver.add(job)
         except BaseException:  # a signal handler's: the user will not get this job's result
             self._submitting.forget(job)

@@ -304,7 +304,7 @@ class ImapJob(Job):
         return True
 
 
-class ImapResults(LikeStdlib):
+class IMapIterator(LikeStdlib):
     """The values of Pool.imap, in the order of the items.
 
         for value in pool.imap(work, items):
@@ -315,6 +315,14 @@ class ImapResults(LikeStdlib):
     """
 
     _stdlib_name = "IMapIterator"
+
+    def __new__(cls, pool: Any, job: ImapJob | None = None) -> Any:
+        """Programs make the standard library's: its results come through Pool._cache."""
+        if job is not None:
+            return super().__new__(cls)
+        from multiprocessing import pool as theirs
+
+        return getattr(theirs, cls.__name__)(pool)
 
     def __init__(self, pool: object, job: ImapJob) -> None:
         self._pool = pool  # keeps the pool alive until the last result has arrived
@@ -391,7 +399,7 @@ class ImapResults(LikeStdlib):
                 raise TimeoutError
 
 
-class UnorderedImapResults(ImapResults):
+class IMapUnorderedIterator(IMapIterator):
     """The values of Pool.imap_unordered, in the order in which the calls end."""
 
     _stdlib_name = "IMapUnorderedIterator"

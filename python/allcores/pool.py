@@ -17,7 +17,7 @@ from . import _core
 from ._chunk_sizes import GivenChunks, MeasuredChunks, nominal_size
 from ._driver import CallbackThread, Driver
 from ._forked_workers import ForkedWorkers, can_fork
-from ._imap import ImapJob, ImapResults, UnorderedImapResults
+from ._imap import ImapJob, IMapIterator, IMapUnorderedIterator
 from ._jobs import CallJob, MapJob
 from ._results import AsyncResult, JobResult, MapResult
 from ._stdlib_pool import LikeStdlib, TaskQueue, find_added
@@ -415,7 +415,7 @@ class Pool(LikeStdlib):
 
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
-    ) -> ImapResults:
+    ) -> IMapIterator:
         """Return an iterator over func(x) for x in iterable, computed in the workers.
 
         func: a function of one argument.
@@ -438,7 +438,7 @@ class Pool(LikeStdlib):
 
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
-    ) -> ImapResults:
+    ) -> IMapIterator:
         """Return an iterator over func(x) for x in iterable, in the order in which the calls end.
 
         func, iterable, chunksize: as in imap.
@@ -456,7 +456,7 @@ class Pool(LikeStdlib):
         chunksize: int,
         ordered: bool,
         star: bool = False,
-    ) -> ImapResults:
+    ) -> IMapIterator:
         self._check_running()
         _check_chunksize(chunksize)
         chunk = 0 if chunksize == 1 else chunksize
@@ -464,7 +464,7 @@ class Pool(LikeStdlib):
             self._core, self._submitting, self._processes, func, iterable, star, chunk, ordered
         )
         self._cache.add(job)
-        return ImapResults(self, job) if ordered else UnorderedImapResults(self, job)
+        return (IMapIterator if ordered else IMapUnorderedIterator)(self, job)
 
     # ---- what the workers are doing ----
 

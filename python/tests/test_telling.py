@@ -124,10 +124,9 @@ class Deaths(Case):
         error = self.death(list, self.pool.imap_unordered(function, range(10), 4))
         self.assertEqual(error.items, range(4, 8))
         # The last chunk, of an input whose length is known and of one whose is not.
-        error = self.death(list, self.pool.imap(function, range(9), 7))
-        self.assertEqual(error.items, range(7, 9))
-        error = self.death(list, self.pool.imap(function, iter(range(9)), 7))
-        self.assertIsNone(error.items)
+        for items in (range(9), iter(range(9))):
+            error = self.death(list, self.pool.imap(function, items, 7))
+            self.assertEqual(error.items, range(7, 9))
 
     def test_functions_without_a_name(self):
         """By its type: not by its repr, which may fail, or be as long as its data."""

@@ -235,7 +235,7 @@ static void be_feeder(void)
 	static const unsigned char bytes[BLOCK];
 	struct ac_stream_opts opts = { .size = sizeof opts,
 				       .flags = AC_STREAM_UNORDERED };
-	struct ac_push_opts push = { .size = sizeof push, .units = 1000 };
+	struct ac_push_opts push = { .size = sizeof push };
 	struct ac_stream *stream;
 	struct ac_task *task;
 	uint64_t index;
@@ -245,10 +245,14 @@ static void be_feeder(void)
 	trace_me();
 	if (ac_stream_open(&stream, pool, some_call, &opts) < 0)
 		fail();
-	for (unsigned i = 0; i < CALLS; i++)
-		if (ac_stream_push(stream, bytes, i % 2 ? BLOCK : 8,
-				   i == 1 ? &push : NULL, NULL) < 0)
+	if (ac_bound_make(&push.bound, pool, bytes, sizeof bytes) < 0)
+		fail();
+	for (unsigned i = 0; i < CALLS; i++) {
+		push.units = i == 1 ? 1000 : 0;
+		if (ac_stream_push(stream, bytes, i % 2 ? BLOCK : 8, &push, NULL) < 0)
 			fail();
+	}
+	ac_bound_free(push.bound);
 	if (ac_stream_take_back(stream, &index, NULL, &kept) < 0 ||
 	    ac_stream_end(stream) < 0)
 		fail();

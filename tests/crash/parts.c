@@ -149,6 +149,7 @@ struct piece {
 
 static struct {
 	struct ac_stream *stream;
+	struct ac_bound *bound;
 	struct piece pieces[PIECES];
 	unsigned count;
 	bool pushed;
@@ -158,8 +159,11 @@ static struct {
 TRACE_TASK static int some_units(struct ac_call *call)
 {
 	const struct piece *piece = ac_call_arg(call, NULL);
+	const uint32_t *bound = ac_call_bound(call, NULL);
 	uint32_t n = 0;
 
+	if (!bound || *bound != UNITS)
+		return 1;
 	while (ac_call_next_unit(call)) {
 		atomic_fetch_add(&runs[piece->first + n], 1);
 		victim_burn();
@@ -171,7 +175,7 @@ TRACE_TASK static int some_units(struct ac_call *call)
 
 static void push_piece(uint32_t first, uint32_t units)
 {
-	struct ac_push_opts opts = { .size = sizeof opts, .units = units };
+	struct ac_push_opts opts = { .size = sizeof opts, .units = units, .bound = feed.bound };
 	struct piece *piece = &feed.pieces[feed.count];
 	uint64_t index;
 
@@ -212,6 +216,7 @@ static void start_feed(struct trace *trace)
 	memset(&feed, 0, sizeof feed);
 	victim_start(trace, &parts()->plan, NULL);
 	CHECK_EQ(ac_stream_open(&feed.stream, pool, some_units, &opts), 0);
+	CHECK_EQ(ac_bound_make(&feed.bound, pool, &(const uint32_t){ UNITS }, sizeof(uint32_t)), 0);
 	/* Marks are for the traced alone. */
 	atomic_store(&runs[RUNS - 1], !sweep_current->befall);
 }
@@ -263,6 +268,7 @@ static void end_feed(struct trace *trace, bool killed)
 	atomic_store(&runs[RUNS - 1], 0);
 	victim_end(trace, killed);
 	push_all();
+	ac_bound_free(feed.bound);
 	CHECK_EQ(ac_stream_end(feed.stream), 0);
 	for (count = 0; ac_stream_next(feed.stream, &task, WAIT) == 1; count++)
 		died += check_piece(task);

@@ -17,6 +17,7 @@
 #define LARGE 3000000 /* more than what is mapped at first */
 #define MANY 1100
 #define ADOPTED_MOST 64
+#define WRONG 99 /* what no call may return */
 #define WAIT (10 * SECOND)
 /* A start that is lost would be noticed after the first, one that was refused is tried again
  * within the second. */
@@ -148,6 +149,20 @@ static int flip_call(struct ac_call *call)
 	return 0;
 }
 
+/* Fails by a value of its own where it does not find what it is bound to. */
+static int read_bound_call(struct ac_call *call)
+{
+	size_t len;
+	const unsigned char *bytes = ac_call_bound(call, &len);
+
+	if (!bytes || len != BYTES)
+		return WRONG;
+	for (size_t i = 0; i < len; i++)
+		if (bytes[i] != 7)
+			return WRONG;
+	return flip_call(call);
+}
+
 static int endless_call(struct ac_call *call)
 {
 	(void)call;
@@ -169,6 +184,7 @@ static int take_outcome(struct ac_task *task)
 	CHECK_EQ(ac_task_wait(task, WAIT), 0);
 	CHECK_EQ(ac_task_outcome(task, &outcome), 0);
 	CHECK(outcome.status == 0 || workout_is_code(outcome.status));
+	CHECK(outcome.value != WRONG);
 	return outcome.status;
 }
 
@@ -319,24 +335,39 @@ static int run_stream(struct ac_pool *pool)
 	return r;
 }
 
+/* All of its calls are bound to the same bytes, every other one is divisible. */
+static int push_bound_calls(struct ac_stream *stream, struct ac_pool *pool, unsigned *pushed)
+{
+	struct ac_push_opts opts = { .size = sizeof opts };
+	unsigned char bytes[BYTES];
+	int r;
+
+	memset(bytes, 7, sizeof bytes);
+	r = ac_bound_make(&opts.bound, pool, bytes, sizeof bytes);
+	for (*pushed = 0; *pushed < CALLS && r == 0; ++*pushed) {
+		opts.units = *pushed % 2 ? 100 : 0;
+		r = ac_stream_push(stream, "bytes", 5, &opts, NULL);
+	}
+	CHECK(r == 0 || workout_is_code(r));
+	*pushed -= r != 0 && *pushed;
+	ac_bound_free(opts.bound);
+	return r;
+}
+
 static int run_fed_stream(struct ac_pool *pool)
 {
 	struct ac_stream_opts opts = { .size = sizeof opts,
 				       .flags = AC_STREAM_UNORDERED };
-	struct ac_push_opts push = { .size = sizeof push, .units = 100 };
 	struct ac_stream *stream;
 	unsigned pushed, n = 0;
 	uint64_t index;
 	uint32_t kept;
-	int r = ac_stream_open(&stream, pool, flip_call, &opts);
+	int r = ac_stream_open(&stream, pool, read_bound_call, &opts);
 
 	CHECK(r == 0 || workout_is_code(r));
 	if (r)
 		return r;
-	for (pushed = 0; pushed < CALLS && r == 0; pushed++)
-		r = ac_stream_push(stream, "bytes", 5, pushed % 2 ? &push : NULL, NULL);
-	CHECK(r == 0 || workout_is_code(r));
-	pushed -= r != 0;
+	r = push_bound_calls(stream, pool, &pushed);
 	CHECK(ac_stream_take_back(stream, &index, NULL, &kept) >= 0);
 	CHECK_EQ(ac_stream_end(stream), 0);
 	r = empty_stream(stream, r, &n);

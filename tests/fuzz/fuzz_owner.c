@@ -23,7 +23,7 @@ enum owner_op {
 	OWNER_CALL, OWNER_MAP, OWNER_OPEN_STREAM, OWNER_NEXT, OWNER_PUSH,
 	OWNER_TAKE_BACK, OWNER_END_STREAM, OWNER_CLOSE_STREAM,
 	OWNER_LOOK, OWNER_DISPATCH, OWNER_SHUT, OWNER_TERMINATE, OWNER_JOIN,
-	OWNER_WAKE_STREAM,
+	OWNER_WAKE_STREAM, OWNER_BIND,
 	OWNER_OPS
 };
 
@@ -34,6 +34,7 @@ static struct {
 	struct ac_pool *pool;
 	struct ac_task *tasks[TASKS];
 	struct ac_stream *stream;
+	struct ac_bound *bound;
 	bool fed, ended;
 	unsigned left;		/* of the stream's source */
 	unsigned callbacks_due, callbacks;
@@ -255,7 +256,8 @@ static void next(const struct record *r)
 
 static void with_stream(const struct record *r)
 {
-	struct ac_push_opts opts = { .size = sizeof opts, .units = r->b, .user = &owner };
+	struct ac_push_opts opts = { .size = sizeof opts, .units = r->b,
+				     .bound = owner.bound, .user = &owner };
 	void *user = &owner;
 	uint64_t index;
 	uint32_t kept;
@@ -279,6 +281,17 @@ static void with_stream(const struct record *r)
 	case OWNER_CLOSE_STREAM:
 		ac_stream_close(owner.stream);
 		owner.stream = NULL;
+	}
+}
+
+/* What is pushed from now on is bound to; or not any more. */
+static void bind(const struct record *r)
+{
+	if (owner.bound) {
+		ac_bound_free(owner.bound);
+		owner.bound = NULL;
+	} else {
+		check_code(ac_bound_make(&owner.bound, owner.pool, bytes, SIZE(r->a)));
 	}
 }
 
@@ -322,6 +335,7 @@ static const struct {
 	[OWNER_TERMINATE] = { with_pool, "terminate" },
 	[OWNER_JOIN] = { with_pool, "join" },
 	[OWNER_WAKE_STREAM] = { with_stream, "stream_wake" },
+	[OWNER_BIND] = { bind, "bind" },
 };
 
 /* The first record: how the pool is opened. */
@@ -342,7 +356,7 @@ static void open_pool(const uint8_t *first)
 	owner.pool->spin_ns = first[0] & 4 ? 20000 : 0;
 }
 
-/* Some tasks are freed while the pool is there, others outlive it. */
+/* Some tasks, and bound data with calls, are freed while the pool is there, others outlive it. */
 static void close_all(void)
 {
 	world_be_honest();
@@ -365,6 +379,7 @@ static void close_all(void)
 		read_task(owner.tasks[i]);
 		ac_task_free(owner.tasks[i]);
 	}
+	ac_bound_free(owner.bound);
 	world_leave();
 }
 
