@@ -21,7 +21,7 @@ from ._stdlib_private import (
     run_in_child,
     with_traceback,
 )
-from .errors import class_name, cut, describe, one_line, safe_repr
+from .errors import class_name, cut, describe, is_a, one_line, safe_repr
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -194,10 +194,10 @@ def _encoding_error(reason: BaseException, thing: object) -> Exception:
 
 def _to_be_raised(stage: int, error: BaseException, value: object) -> BaseException:
     # A MemoryError stays: the repr of the value takes more memory.
-    if stage == _core.STAGE_ENCODE and not issubclass(type(error), MemoryError):
+    if stage == _core.STAGE_ENCODE and not is_a(error, MemoryError):
         return _encoding_error(error, value)
     # Its like would end the owner. (What the function raises of this kind ends the worker.)
-    if not issubclass(type(error), Exception):
+    if not is_a(error, Exception):
         return UnpicklingError(f"reading the call raised {safe_repr(error)}")
     return error
 
@@ -206,7 +206,7 @@ def _checked(wrapped: Any) -> bytes:
     """Its pickle. It is unpickled once here: otherwise the owner would be the first to find out that this
     does not work."""
     data = bytes(ForkingPickler.dumps(wrapped))
-    if not issubclass(type(ForkingPickler.loads(data)), BaseException):
+    if not is_a(ForkingPickler.loads(data), BaseException):
         raise TypeError(f"{class_name(wrapped.exc)} is rebuilt as something else")
     return data
 

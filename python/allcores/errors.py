@@ -254,11 +254,15 @@ def _class_full_name(thing: object) -> str:
     return showable(_shorten(f"{module if type(module) is str else '?'}.{class_name(thing)}"))
 
 
+def is_a(thing: object, *classes: type) -> bool:
+    """isinstance, which also asks an object of the user's for its __class__: not so this one."""
+    return issubclass(type(thing), classes)
+
+
 def is_worth_reporting(error: BaseException) -> bool:
     """Whether a failure that nobody fetches is logged. A cancelled call or a Ctrl-C is not, as the
     user knows of it."""
-    # Not isinstance, which asks an exception of the user's for its __class__.
-    return issubclass(type(error), Exception) and not issubclass(type(error), TaskCancelled)
+    return is_a(error, Exception) and not is_a(error, TaskCancelled)
 
 
 def report_unfetched(error: BaseException, function: object) -> None:
@@ -270,9 +274,17 @@ def report_unfetched(error: BaseException, function: object) -> None:
         logger = util.get_logger()
     except ImportError:
         # The interpreter is shutting down. An ImportError of the call is a result of that, too.
-        is_result = issubclass(type(error), ImportError)
-        print(text if is_result else f"{text}: {safe_repr(error)}", file=sys.stderr)
+        print(text if is_a(error, ImportError) else f"{text}: {safe_repr(error)}", file=sys.stderr)
         return
+    _log(logger, text, error)
+
+
+def report_callback(callback: object, error: BaseException) -> None:
+    """Log what a callback has raised."""
+    _log(util.get_logger(), f"callback {safe_repr(callback)} raised", error)
+
+
+def _log(logger: Any, text: str, error: BaseException) -> None:
     try:
         logger.error("%s", text, exc_info=error)
     except KeyboardInterrupt:

@@ -159,6 +159,18 @@ class ErrorClassRaises(Exception):
     __class__ = property(leave)
 
 
+class ErrorClassRaisesInTheOwner(ErrorClassRaises):
+    def __reduce_ex__(self, protocol):
+        return ErrorClassRaisesInTheOwner, ()
+
+
+class FailingCallback:
+    __repr__ = leave
+
+    def __call__(self, value):
+        raise ErrorReprLeaves
+
+
 class ErrorOfHostileMeta(Exception, metaclass=HostileMeta):
     pass
 
@@ -241,7 +253,8 @@ def long_message():
 EXCEPTIONS = {maker.__name__: maker for maker in (
     knot, knot_of_causes, group, missing_attribute, notes_of_hostile_objects, long_message,
     ErrorReprRaises, ErrorReprLeaves, ErrorReprRecurses, ErrorStrLeaves, ErrorStrIsHostile,
-    ErrorReduceLeaves, ErrorClassRaises, ErrorTracebackRaises, ErrorCauseRaises, ErrorNotesRaise,
+    ErrorReduceLeaves, ErrorClassRaises, ErrorClassRaisesInTheOwner,
+    ErrorTracebackRaises, ErrorCauseRaises, ErrorNotesRaise,
     ErrorUnpickledLeaves, ErrorUnpickledIsNone, ErrorUnpickledIsHostile, ErrorSetstateLeaves)}
 EXCEPTIONS["ErrorOfHostileMeta"] = ErrorOfHostileMeta
 EXCEPTIONS["ErrorNeedsArguments"] = lambda: ErrorNeedsArguments(1, 2)

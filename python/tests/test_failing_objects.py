@@ -142,6 +142,20 @@ class InWorkers(Case):
         self.assertEqual([type(failure) for failure in failures], [SystemExit] * 2)
         self.check_worker()
 
+    def test_the_thread_of_callbacks_goes_on(self):
+        failures = []
+        for name in failing.EXCEPTIONS:
+            self.one.apply_async(failing.raise_error, (name,), error_callback=failures.append)
+            self.one.map_async(failing.raise_error, [name], error_callback=failures.append)
+        with self.assertLogs(LOGGER, "ERROR") as logs:
+            self.one.apply_async(tasks.same, (1,), callback=failing.FailingCallback()).wait(PATIENCE)
+        self.assertIn("callback <FailingCallback object, whose repr raised SystemExit> raised",
+                      logs.output[0])
+        self.assertEqual(self.one.apply_async(tasks.same, (1,), callback=failures.append)
+                         .get(PATIENCE), 1)
+        self.assertEqual(len(failures), 2 * len(failing.EXCEPTIONS) + 1)
+        self.check_worker()
+
     def test_finalizers_that_leave(self):
         self.assertEqual(self.one.apply_async(failing.make_finalized, ()).get(PATIENCE), None)
         self.check_worker()
