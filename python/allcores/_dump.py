@@ -69,7 +69,8 @@ class Worker:
     def request_stack(self) -> bool:
         """Make the worker write its stack. False: it cannot."""
         self._processes.stacks.take(self.number)  # a stack that came too late for an earlier dump
-        return self._processes.is_current(self.number, self._pid) and _worker_stacks.request(self._pid)
+        is_there = self._processes.is_current(self.number, self._pid)
+        return is_there and _worker_stacks.request(self._pid)
 
     def describe(self) -> str:
         """One line."""

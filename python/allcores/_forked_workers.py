@@ -14,7 +14,8 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import popen_fork, util  # noqa: F401: popen_fork, before the first pool needs it
+from multiprocessing import popen_fork as _popen_fork  # noqa: F401: here, as for the first pool
+from multiprocessing import util
 from multiprocessing.process import BaseProcess
 
 from . import _core
@@ -33,7 +34,13 @@ from ._stdlib_private import (
     start_method_of,
 )
 from ._worker import run_forked_worker
-from ._worker_processes import UNKNOWN_EXIT, UnstartedWorker, WorkerProcesses, exitcode_of, has_ended
+from ._worker_processes import (
+    UNKNOWN_EXIT,
+    UnstartedWorker,
+    WorkerProcesses,
+    exitcode_of,
+    has_ended,
+)
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -195,7 +202,12 @@ def _has_handlers() -> bool:
 class ForkedWorkers(WorkerProcesses):
     """Workers that the engine's template forks."""
 
-    def __init__(self, make: Callable[[], UnstartedWorker], first: UnstartedWorker, has_initializer: bool) -> None:
+    def __init__(
+        self,
+        make: Callable[[], UnstartedWorker],
+        first: UnstartedWorker,
+        has_initializer: bool,
+    ) -> None:
         super().__init__(make, first)
         self._has_initializer = has_initializer
         self._owner = os.getpid()
@@ -230,8 +242,8 @@ class ForkedWorkers(WorkerProcesses):
         return self._has_initializer or _has_handlers()
 
     def make_replacement(self, worker: int) -> int:
-        """Make the Process object of a worker that replaces another, and return its tag. The extension
-        calls it in a thread that runs no signal handlers."""
+        """Make the Process object of a worker that replaces another, and return its tag. The
+        extension calls it in a thread that runs no signal handlers."""
         # The engine knows how the last process of a seat has ended, not those before it.
         has_ended(self.processes[worker])
         self.record_end(worker)

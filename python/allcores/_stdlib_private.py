@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Everything private or undocumented in the standard library that this package relies on, and nothing else
-does: no other module of the package names such a thing. Each function says what it relies on; where
-it names no version, all of CPython 3.11 to 3.14 have it. tests/test_stdlib_private.py checks that.
+"""Everything private or undocumented in the standard library that this package relies on: no other
+module of the package names such a thing. Each function says what it relies on; where it names no
+version, all of CPython 3.11 to 3.14 have it. tests/test_stdlib_private.py checks that.
 
 The extension relies on one more: _frozen_importlib._module_locks (ext/undisturbed.c).
 """
@@ -40,8 +40,8 @@ def is_gil_enabled() -> bool:
 
 
 def default_context() -> DefaultContext:
-    """multiprocessing's own context. context._default_context: all functions of multiprocessing are its
-    methods."""
+    """multiprocessing's own context. context._default_context: all functions of multiprocessing are
+    its methods."""
     from multiprocessing import context
 
     return context._default_context
@@ -85,7 +85,7 @@ def set_next_number(number: int) -> None:
 
 
 def set_parent(process: Any, pid: int) -> None:
-    """Make the process object that of a child of pid. Process._parent_pid: others may not join it."""
+    """Make the object that of a child of pid. Process._parent_pid: other processes can't join it."""
     process._parent_pid = pid
 
 
@@ -152,8 +152,8 @@ def forks_plainly(cls: type[BaseProcess]) -> bool:
 
 def child_popen_of(process: BaseProcess) -> Any:
     """The Popen of a process that is a child of this one, else None. popen_fork.Popen: the class
-    from which those of all methods come; its attributes pid, returncode (None until the end is known),
-    and method: forkserver's processes are the server's children."""
+    from which those of all methods come; its attributes pid, returncode (None until the end is
+    known), and method: forkserver's processes are the server's children."""
     from multiprocessing import popen_fork
 
     popen = popen_of(process)
@@ -187,8 +187,8 @@ def run_in_child(process: Any, sentinel: int | None) -> int:
 
 
 def keep_resource_tracker(keep: bool) -> None:
-    """To the resource tracker, a fork by this thread is Process.start's, or not any more. A child of
-    Process.start uses its parent's tracker. Any other child lets go of it and starts one of
+    """To the resource tracker, a fork by this thread is Process.start's, or not any more. A child
+    of Process.start uses its parent's tracker. Any other child lets go of it and starts one of
     its own, which removes what a worker shares when the worker exits.
     resource_tracker._fork_intent.preserve_fd: late versions of 3.13 and 3.14 have it; older ones
     keep the tracker in every child."""
@@ -225,8 +225,8 @@ def _forkserver() -> Any:
 
 
 def cut_into_tasks(function: object, items: Iterable[Any], size: int) -> Any:
-    """An iterator over (function, tuple of items): Pool._get_tasks. Programs that extend a pool (istarmap)
-    call it."""
+    """An iterator over (function, tuple of items): Pool._get_tasks. Programs that extend a pool
+    (istarmap) call it."""
     from multiprocessing.pool import Pool
 
     return Pool._get_tasks(function, items, size)  # type: ignore[attr-defined]

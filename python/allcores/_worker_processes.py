@@ -168,9 +168,10 @@ class WorkerProcesses:
         self._make = make
         self._first = first
         # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it.
-        # Neither the engine nor code of the user's is called under it: the engine may wait for a thread
-        # that starts a worker, which comes here. So an object that may be a Process's last reference
-        # goes after the lock. Reentrant, since a garbage collection in this thread may come here, too.
+        # Neither the engine nor code of the user's is called under it: the engine may wait for a
+        # thread that starts a worker, which comes here. So what may be the last reference to a
+        # Process object is dropped behind it. Reentrant, since a garbage collection in this
+        # thread may come here, too.
         self._ends_lock = threading.RLock()
         self._recorded: set[int] = set()  # seats whose process's end is in _ends
         self._ends: dict[int, ProcessEnd] = {}  # by pid, the oldest first
@@ -263,9 +264,10 @@ class WorkerProcesses:
         return peak_rss or None
 
     def _was_oom_killed(self, pid: int) -> bool | None:
-        """Count this death by SIGKILL. Return whether the OOM killer caused it: see _oom_killer.was_killed."""
+        """Count this death by SIGKILL. Return whether the OOM killer caused it."""
         self._killed.add(pid)
-        return _oom_killer.was_killed(self._kills_before, _oom_killer.read_kills(), len(self._killed))
+        kills = _oom_killer.read_kills()
+        return _oom_killer.was_killed(self._kills_before, kills, len(self._killed))
 
     def is_current(self, worker: int, pid: int) -> bool:
         """Whether this process is in that seat, and has not been reaped."""
@@ -295,8 +297,8 @@ class WorkerProcesses:
         return pid_of(process)
 
     def stop(self, core: _core.Pool | None) -> None:
-        """Terminate a pool that could not be opened, as far as it was. core: the engine's; None: there is
-        none."""
+        """Terminate a pool that could not be opened, as far as it was. core: the engine's; None:
+        there is none."""
         self.terminated = True
         if core is not None:
             core.terminate()  # else the engine replaces workers that are terminated

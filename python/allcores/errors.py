@@ -207,7 +207,8 @@ def _shorten(text: str) -> str:
 
 
 def safe_repr(thing: object) -> str:
-    """The object's repr, shortened. Whatever its class does there, this raises nothing but Ctrl-C."""
+    """The object's repr, shortened. Whatever its class does there, this raises nothing but
+    Ctrl-C."""
     try:
         return _shorten(repr(thing))
     except KeyboardInterrupt:

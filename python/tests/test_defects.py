@@ -488,7 +488,7 @@ class NothingLeft(Case):
                             "an attempt to start")
             start = time.monotonic()
             pool._state = "TERMINATE"
-            allcores.pool._terminate_pool(pool._core, pool._crew, pool._submitting, pool._callbacks)
+            allcores.pool._terminate_pool(pool._core, pool._workers, pool._submitting, pool._callbacks)
             pool._terminate.cancel()
             del pool
             gc.collect()

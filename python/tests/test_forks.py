@@ -71,7 +71,7 @@ class ForkedUsers(Case):
     def test_failure_in_a_forked_child(self):
         """Of a call that had failed before, while other threads had the locks."""
         pool = self.new_pool(1)
-        workers = pool._crew
+        workers = pool._workers
         for lock in (workers._ends_lock, workers.stacks._lock):
             result = pool.apply_async(tasks.die, ("kill",))
             self.wait_until(lambda: not pool._cache, "the failure")

@@ -555,7 +555,7 @@ class HooksOfSubclasses(unittest.TestCase):
         self.addCleanup(watches.clear)
         pool = pool_class(2, context=multiprocessing.get_context("fork"), maxtasksperchild=1)
         self.addCleanup(stop, pool)
-        watches[-1].locks = pool._crew._ends_lock, pool._crew.stacks._lock
+        watches[-1].locks = pool._workers._ends_lock, pool._workers.stacks._lock
         with mock.patch.object(_worker_processes, "ENDS_MOST", 3):
             for _ in range(10):
                 pool.apply(tasks.nothing)

@@ -57,13 +57,13 @@ class Deaths(Case):
     def test_named_fields(self):
         """What the extension knows of a dead worker, and of one at work, has names."""
         pool, seen = self.new_pool(1), []
-        make_exception = pool._crew.make_exception
+        make_exception = pool._workers.make_exception
 
         def note(outcome, function):
             seen.append(outcome)
             return make_exception(outcome, function)
 
-        pool._crew.make_exception = note
+        pool._workers.make_exception = note
         with self.assertRaises(allcores.WorkerDied) as caught:
             pool.apply(tasks.die, ("kill",))
         self.assertEqual((seen[0].name, seen[0].pid, seen[0].worker),
@@ -225,7 +225,7 @@ class Unfetched(Case):
         """Which may happen in a look at what was dropped before."""
         pool = self.new_pool(2)
         hook = "make_replacement" if self.method == "fork" else "start_worker"
-        start, starts = getattr(pool._crew, hook), []
+        start, starts = getattr(pool._workers, hook), []
 
         def start_and_drop(*args):
             starts.append(args)
@@ -235,7 +235,7 @@ class Unfetched(Case):
                 raise OSError(errno.EAGAIN, "not this time")
             return start(*args)
 
-        setattr(pool._crew, hook, start_and_drop)
+        setattr(pool._workers, hook, start_and_drop)
         with self.assertLogs(LOGGER, "ERROR"):  # of the calls that were killed
             LOGGER.error("perhaps none")
             for _ in range(10):
@@ -243,7 +243,7 @@ class Unfetched(Case):
                     os.kill(pids(pool)[0], signal.SIGKILL)
                 for _ in range(3000):
                     pool.apply_async(tasks.same, (1,))
-            setattr(pool._crew, hook, start)
+            setattr(pool._workers, hook, start)
             pool.close()
             pool.join()
         counts = pool._core.stat()
