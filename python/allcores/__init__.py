@@ -17,7 +17,7 @@ import multiprocessing as _multiprocessing
 import os as _os
 import sys as _sys
 
-from . import _stdlib, errors
+from . import _stdlib_modules, _stdlib_private, errors
 from .errors import BrokenPool, StartError, TaskCancelled, WorkerDied
 
 __version__ = "0.1.0"
@@ -42,25 +42,20 @@ def _choose_engine() -> tuple[str, str]:
 
 def _check_gil() -> None:
     """Importing the extension has switched the GIL on, unless the user forbids that."""
-    is_enabled = getattr(_sys, "_is_gil_enabled", None)  # CPython 3.13
-    if is_enabled and not is_enabled():
+    if not _stdlib_private.is_gil_enabled():
         raise ImportError("it needs the GIL, which -X gil=0 or PYTHON_GIL=0 keeps off")
 
 
 engine, engine_reason = _choose_engine()
 
-_stdlib.install()
+_stdlib_modules.install()
 
 if engine == "allcores":
     from . import context
     from ._core import cpus
 
-    if not getattr(
-        _multiprocessing.process.current_process(), "_inheriting", False
-    ) and not any("multiprocessing.forkserver" in word for word in _sys.orig_argv):
+    if not _stdlib_private.is_helper_process():  # such a one will hardly open a pool of its own
         from . import pool  # here, so that a program's first pool is not slow
-    # Else spawn or forkserver starts this process, or it is the forkserver. It will hardly open a
-    # pool of its own.
 
     Pool = context._default_context.Pool
     get_context = context._default_context.get_context

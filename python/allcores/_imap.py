@@ -16,7 +16,7 @@ from ._driver import REFUSALS, Driver
 from ._jobs import FEED_BYTES, Job, name_task
 from ._stdlib_pool import LikeStdlib
 from ._submitting import Submitting
-from .errors import TaskCancelled
+from .errors import TaskCancelled, is_a
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class ImapJob(Job):
             self._readers.clear()
         except BaseException as error:
             self._readers.clear()
-            refused = isinstance(error, REFUSALS)
+            refused = is_a(error, *REFUSALS)
             if refused or self._thread is threading.current_thread():
                 self._fail(error)
             self._end()

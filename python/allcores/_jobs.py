@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from . import _core
 from ._chunk_sizes import GivenChunks, MeasuredChunks, nominal_size
-from .errors import WorkerDied, describe
+from .errors import WorkerDied, describe, is_a
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 FEED_BYTES = 16 << 20
 
 
-def name_task(error: object, function: object, items: range | None = None) -> None:
+def name_task(error: Any, function: object, items: range | None = None) -> None:
     """Add to a WorkerDied which function and items the worker ran, if it does not say so yet."""
-    if isinstance(error, WorkerDied) and error.task is None:
+    if is_a(error, WorkerDied) and error.task is None:
         error.task = describe(function)
         error.items = items
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import types
 from collections.abc import Callable
-from multiprocessing import TimeoutError, util
+from multiprocessing import TimeoutError
 
 from . import _core
 from ._interruptible import Gate
 from ._stdlib_pool import LikeStdlib
-from .errors import TaskCancelled, is_worth_reporting
+from .errors import TaskCancelled, is_a, is_worth_reporting, report_callback
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -111,11 +111,11 @@ class JobResult(AsyncResult):
         self._callback = self._error_callback = None
         if not success and not callback and is_worth_reporting(value):
             self._unfetched = (self._pid, value, self._function)
-        if callback and not (not success and isinstance(value, TaskCancelled)):
+        if callback and not (not success and is_a(value, TaskCancelled)):
             try:
                 callback(value)
-            except BaseException:  # even SystemExit must not end the thread that runs callbacks
-                util.get_logger().exception("callback %r raised", callback)
+            except BaseException as error:  # even SystemExit must not end the thread of callbacks
+                report_callback(callback, error)
         self._pool = None
         self._event.set()
 

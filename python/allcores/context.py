@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from multiprocessing import context as _stdlib
 
+from ._stdlib_private import default_context
+
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
@@ -113,7 +115,7 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
             ValueError: there is no such method here.
         """
         if method is None:
-            method = _stdlib._default_context.get_start_method()
+            method = default_context().get_start_method()
         return super().get_context(method)
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
@@ -126,7 +128,7 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
             RuntimeError: it is set already, and force is false.
             ValueError: there is no such method here.
         """
-        _stdlib._default_context.set_start_method(method, force)
+        default_context().set_start_method(method, force)
 
     def get_start_method(  # type: ignore[override]
         self, allow_none: bool = False
@@ -136,11 +138,11 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
         allow_none: return None, and set nothing, if no method is set yet. Otherwise the system's
             default is set and returned.
         """
-        return _stdlib._default_context.get_start_method(allow_none)
+        return default_context().get_start_method(allow_none)
 
     def get_all_start_methods(self) -> list[str]:
         """Return the names of the start methods of this Python, the system's default first."""
-        return _stdlib._default_context.get_all_start_methods()
+        return default_context().get_all_start_methods()
 
 
 _contexts: dict[str, Any] = {

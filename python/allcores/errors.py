@@ -12,6 +12,10 @@ import sys
 from multiprocessing import ProcessError, util
 from multiprocessing import TimeoutError as TimeoutError
 
+TYPE_CHECKING = False  # typing takes its time to import
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["BrokenPool", "StartError", "TaskCancelled", "WorkerDied"]
 
 
@@ -155,7 +159,7 @@ def from_code(code: int, name: str, text: str) -> BaseException:
             return TaskCancelled("the pool was terminated before this had ended")
         case "AC_ETIMEOUT":
             return TimeoutError(text)
-        case "ENOMEM" | "AC_ETASK":  # AC_ETASK: no shared memory for the task's exception
+        case "ENOMEM" | "AC_ETASK":  # AC_ETASK: a worker had no memory for the call's exception
             return MemoryError(text or "no memory for this call's argument or result")
     if name.startswith("AC_"):
         return BrokenPool(text)
@@ -181,24 +185,85 @@ def cut(text: str) -> str:
     return showable(text).encode()[:180].decode(errors="ignore")
 
 
+# Characters of a repr or of a message that are kept: an object's data may make megabytes of text.
+TEXT_MOST = 1000
+
+
+# How type itself answers. A metaclass may answer otherwise, and raise.
+_of_type: Any = vars(type)
+
+
+def class_name(thing: object) -> str:
+    """The name of the object's class. Runs no code of the user's."""
+    name: str = _of_type["__qualname__"].__get__(type(thing))
+    return name
+
+
+def _shorten(text: str) -> str:
+    text = str.__str__(text)  # of a subclass, too
+    if len(text) <= TEXT_MOST:
+        return text
+    return f"{text[:TEXT_MOST]}... ({len(text)} characters)"
+
+
+def safe_repr(thing: object) -> str:
+    """The object's repr, shortened. Whatever its class does there, this raises nothing but
+    Ctrl-C."""
+    try:
+        return _shorten(repr(thing))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return f"<{class_name(thing)} object, whose repr raised {class_name(error)}>"
+
+
+def one_line(error: BaseException) -> str:
+    """The exception's class and message, as safe as safe_repr."""
+    try:
+        text = _shorten(str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
+        text = f"(its text can't be made: {class_name(problem)})"
+    return f"{class_name(error)}: {text}"
+
+
 def describe(function: object) -> str | None:
     """The name of what a call runs, as its user would write it. Never an object's repr, which may
-    raise, or be as long as the object's data."""
-    if function is None:
-        return None
+    be as long as the object's data. As safe as safe_repr."""
+    return None if function is None else _describe(function, 3)
+
+
+def _describe(function: Any, levels: int) -> str:
     try:
-        if isinstance(function, functools.partial):
-            return f"partial({describe(function.func)})"
-        module: object = getattr(function, "__module__", None)
-        return showable(f"{module or '?'}.{function.__qualname__}")  # type: ignore[attr-defined]
-    except Exception:  # an object without a name, or with a __getattr__ that raises
-        return f"{describe(type(function))} object"
+        if levels and isinstance(function, functools.partial):  # perhaps one of itself
+            return f"partial({_describe(function.func, levels - 1)})"
+        return _full_name(function)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an object without a name, or with a __getattr__ that raises
+        return f"{_class_full_name(function)} object"
+
+
+def _full_name(function: Any) -> str:
+    module: object = getattr(function, "__module__", None)
+    return showable(_shorten(f"{module or '?'}.{function.__qualname__}"))
+
+
+def _class_full_name(thing: object) -> str:
+    module = _of_type["__module__"].__get__(type(thing))
+    return showable(_shorten(f"{module if type(module) is str else '?'}.{class_name(thing)}"))
+
+
+def is_a(thing: object, *classes: type) -> bool:
+    """isinstance, which also asks an object of the user's for its __class__: not so this one."""
+    return issubclass(type(thing), classes)
 
 
 def is_worth_reporting(error: BaseException) -> bool:
     """Whether a failure that nobody fetches is logged. A cancelled call or a Ctrl-C is not, as the
     user knows of it."""
-    return isinstance(error, Exception) and not isinstance(error, TaskCancelled)
+    return is_a(error, Exception) and not is_a(error, TaskCancelled)
 
 
 def report_unfetched(error: BaseException, function: object) -> None:
@@ -210,6 +275,20 @@ def report_unfetched(error: BaseException, function: object) -> None:
         logger = util.get_logger()
     except ImportError:
         # The interpreter is shutting down. An ImportError of the call is a result of that, too.
-        print(text if isinstance(error, ImportError) else f"{text}: {error!r}", file=sys.stderr)
+        print(text if is_a(error, ImportError) else f"{text}: {safe_repr(error)}", file=sys.stderr)
         return
-    logger.error("%s", text, exc_info=error)
+    _log(logger, text, error)
+
+
+def report_callback(callback: object, error: BaseException) -> None:
+    """Log what a callback has raised."""
+    _log(util.get_logger(), f"callback {safe_repr(callback)} raised", error)
+
+
+def _log(logger: Any, text: str, error: BaseException) -> None:
+    try:
+        logger.error("%s", text, exc_info=error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # of the user's exception, as its text was made
+        logger.error("%s: %s", text, one_line(error))

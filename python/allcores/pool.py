@@ -16,14 +16,15 @@ from types import FunctionType
 from . import _core
 from ._chunk_sizes import GivenChunks, MeasuredChunks, nominal_size
 from ._driver import CallbackThread, Driver
-from ._forked import ForkedCrew, can_fork
+from ._forked_workers import ForkedWorkers, can_fork
 from ._imap import ImapJob, IMapIterator, IMapUnorderedIterator
 from ._jobs import CallJob, MapJob
 from ._results import AsyncResult, JobResult, MapResult
 from ._stdlib_pool import LikeStdlib, TaskQueue, find_added
+from ._stdlib_private import cut_into_tasks
 from ._submitting import Submitting
 from ._unfinished import Unfinished
-from .crew import Crew, make_process
+from ._worker_processes import WorkerProcesses, make_process
 from .errors import FORKED, advise
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -119,37 +120,37 @@ class Pool(LikeStdlib):
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = tuple(initargs)
-        self._crew = self._make_crew()
+        self._workers = self._make_workers()
         try:
             self._open(processes)
         except BaseException as error:  # also what a signal handler raises, in any line of it
-            self._crew.stop(self.__dict__.get("_core"))
-            raise advise(self._crew.failure or error) from None
+            self._workers.stop(self.__dict__.get("_core"))
+            raise advise(self._workers.failure or error) from None
         self._paces = _Paces()
         self._state = RUN
 
     def _open(self, processes: int) -> None:
-        self._core = self._crew.open(processes, self._maxtasksperchild or 0, AsyncResult)
+        self._core = self._workers.open(processes, self._maxtasksperchild or 0, AsyncResult)
         self._submitting = Submitting()
         self._callbacks = CallbackThread(self._core, self._submitting)
         self._cache = Unfinished(self._core)
         self._terminate = util.Finalize(
             self,
             _finalize,
-            args=(self._core, self._crew, self._submitting, self._callbacks),
+            args=(self._core, self._workers, self._submitting, self._callbacks),
             exitpriority=15,
         )
 
-    def _make_crew(self) -> Crew:
+    def _make_workers(self) -> WorkerProcesses:
         make = functools.partial(
             make_process, self.Process, self._ctx, self._initializer, self._initargs
         )
         first = make()
         if can_fork(first[0]):
-            return ForkedCrew(make, first, self._initializer is not None)
-        from ._started import StartedCrew  # here, since fork does not need it
+            return ForkedWorkers(make, first, self._initializer is not None)
+        from ._started_workers import StartedWorkers  # here, since fork does not need it
 
-        return StartedCrew(make, first)
+        return StartedWorkers(make, first)
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._state == RUN:
@@ -192,7 +193,7 @@ class Pool(LikeStdlib):
 
     @property
     def _pool(self) -> list[BaseProcess]:
-        return self._crew.processes
+        return self._workers.processes
 
     @property
     def _taskqueue(self) -> TaskQueue:
@@ -200,9 +201,7 @@ class Pool(LikeStdlib):
 
     @staticmethod
     def _get_tasks(func: Any, it: Iterable[Any], size: int) -> Any:
-        from multiprocessing.pool import Pool as Theirs
-
-        return Theirs._get_tasks(func, it, size)  # type: ignore[attr-defined]
+        return cut_into_tasks(func, it, size)
 
     def __getattr__(self, name: str) -> Any:
         return find_added(self, name)
@@ -479,10 +478,10 @@ class Pool(LikeStdlib):
             What file.write raises.
             RuntimeError: this process is a forked child of the pool's.
         """
-        from .dump import describe_pool  # here, since most programs never need it
+        from ._dump import describe_pool  # here, since most programs never need it
 
         self._check_owner()
-        text = describe_pool(self._core, self._crew, self._processes)
+        text = describe_pool(self._core, self._workers, self._processes)
         (file or sys.stderr).write(f"{self!r}\n{text}")
 
     # ---- ending ----
@@ -510,7 +509,7 @@ class Pool(LikeStdlib):
         """
         self._check_owner()
         self._state = TERMINATE
-        self._crew.terminated = True
+        self._workers.terminated = True
         # The engine first. The finalizer runs only once: if a Ctrl-C cut it short before it had
         # stopped the engine, workers would be replaced for ever.
         self._core.terminate()
@@ -530,7 +529,7 @@ class Pool(LikeStdlib):
         if self._state not in (CLOSE, TERMINATE):
             raise ValueError("In unknown state")
         self.close()
-        _finish(self._core, self._crew, self._submitting, self._callbacks)
+        _finish(self._core, self._workers, self._submitting, self._callbacks)
 
 
 class _Paces:
@@ -569,7 +568,7 @@ def _check_chunksize(chunksize: int | None) -> None:
 
 
 def _finish(
-    core: _core.Pool, crew: Crew, submitting: Submitting, callbacks: CallbackThread
+    core: _core.Pool, workers: WorkerProcesses, submitting: Submitting, callbacks: CallbackThread
 ) -> None:
     """Wait until all work of a closed pool is done and its workers have exited."""
     for job in submitting.jobs():
@@ -579,26 +578,26 @@ def _finish(
     core.join()
     callbacks.end()
     callbacks.join()
-    crew.reap(10)
+    workers.reap(10)
 
 
 def _finalize(
-    core: _core.Pool, crew: Crew, submitting: Submitting, callbacks: CallbackThread
+    core: _core.Pool, workers: WorkerProcesses, submitting: Submitting, callbacks: CallbackThread
 ) -> None:
     """Finalizer of a pool. Runs at interpreter exit, after terminate(), or when the pool is
     garbage-collected. Only in the last case do submitted tasks finish first."""
-    if crew.terminated or util.is_exiting() or not _has_work(core):
-        _terminate_pool(core, crew, submitting, callbacks)
+    if workers.terminated or util.is_exiting() or not _has_work(core):
+        _terminate_pool(core, workers, submitting, callbacks)
         return
     at_exit = util.Finalize(
-        None, _terminate_pool, args=(core, crew, submitting, callbacks), exitpriority=15
+        None, _terminate_pool, args=(core, workers, submitting, callbacks), exitpriority=15
     )
 
     def finish() -> None:
         try:
             _stop_imaps(submitting)  # items that were not read yet were not submitted
             submitting.close(core.shut)
-            _finish(core, crew, submitting, callbacks)
+            _finish(core, workers, submitting, callbacks)
         finally:
             at_exit.cancel()
 
@@ -623,14 +622,14 @@ def _has_work(core: _core.Pool) -> bool:
 
 
 def _terminate_pool(
-    core: _core.Pool, crew: Crew, submitting: Submitting, callbacks: CallbackThread
+    core: _core.Pool, workers: WorkerProcesses, submitting: Submitting, callbacks: CallbackThread
 ) -> None:
     """Cancel all calls, kill the workers, and wait for their exit, at most 10 seconds."""
     util.debug("terminating pool")
-    crew.terminated = True
+    workers.terminated = True
     core.terminate()
     _stop_imaps(submitting)
     submitting.clear()
     callbacks.end()
     core.join(10)
-    crew.reap(1)
+    workers.reap(1)

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""What type checkers see: the standard library's module (_stdlib.py imports it)."""
+"""What type checkers see: the standard library's module (_stdlib_modules.py imports it)."""
 
 from multiprocessing.shared_memory import *

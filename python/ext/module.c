@@ -2,6 +2,7 @@
 /* The module allcores._core: registers its types and functions, fills and frees its state. */
 #include "function.h"
 #include "pool.h"
+#include "records.h"
 #include "sink.h"
 #include "small.h"
 #include "stream.h"
@@ -88,6 +89,27 @@ static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
 	return type;
 }
 
+static int add_constants(PyObject *module)
+{
+	static const struct {
+		const char *name;
+		long value;
+	} constants[] = {
+		{ "WORKER_ABSENT", AC_WORKER_ABSENT },
+		{ "WORKER_STARTING", AC_WORKER_STARTING },
+		{ "WORKER_IDLE", AC_WORKER_IDLE },
+		{ "WORKER_BUSY", AC_WORKER_BUSY },
+		{ "STAGE_DECODE", STAGE_DECODE },
+		{ "STAGE_RUN", STAGE_RUN },
+		{ "STAGE_ENCODE", STAGE_ENCODE },
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof constants / sizeof constants[0]; i++)
+		r = PyModule_AddIntConstant(module, constants[i].name, constants[i].value);
+	return r;
+}
+
 /*
  * The engine's threads enter Python by PyGILState_Ensure, which knows the main interpreter
  * only. The slot below says so from 3.12 on; but interpreters made the old way, as mod_wsgi's
@@ -124,8 +146,11 @@ static int fill_module(PyObject *module)
 	state->stream_type = add_type(module, &stream_spec);
 	state->function_type = add_type(module, &function_spec);
 	state->worker_type = add_type(module, &worker_spec);
-	return state->sink_type && state->pool_type && state->task_type &&
-	       state->stream_type && state->function_type && state->worker_type ? 0 : -1;
+	if (!state->sink_type || !state->pool_type || !state->task_type || !state->stream_type ||
+	    !state->function_type || !state->worker_type ||
+	    records_add_types(module, state) < 0)
+		return -1;
+	return add_constants(module);
 }
 
 static int traverse_module(PyObject *module, visitproc visit, void *arg)
@@ -138,6 +163,8 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->stream_type);
 	Py_VISIT(state->function_type);
 	Py_VISIT(state->worker_type);
+	Py_VISIT(state->outcome_type);
+	Py_VISIT(state->worker_stat_type);
 	Py_VISIT(state->forking_pickler);
 	Py_VISIT(state->plain_dumps);
 	Py_VISIT(state->timeout_error);
@@ -158,6 +185,8 @@ static int clear_module(PyObject *module)
 	Py_CLEAR(state->stream_type);
 	Py_CLEAR(state->function_type);
 	Py_CLEAR(state->worker_type);
+	Py_CLEAR(state->outcome_type);
+	Py_CLEAR(state->worker_stat_type);
 	Py_CLEAR(state->forking_pickler);
 	Py_CLEAR(state->plain_dumps);
 	Py_CLEAR(state->str_dumps);

@@ -3,21 +3,16 @@
 #include "outcome.h"
 
 #include "errors.h"
+#include "records.h"
 #include "waiting.h"
 
 /* The exception: a new reference, or NULL with one set. */
 static PyObject *explain(const struct explainer *explainer, const struct ac_outcome *outcome,
 			 PyObject *function)
 {
-	/* "replace": the engine may have cut the text within a character. */
-	PyObject *text = PyUnicode_DecodeUTF8(outcome->text, (Py_ssize_t)strlen(outcome->text),
-					      "replace");
+	PyObject *record = record_of_outcome(explainer->state, outcome);
 
-	return PyObject_CallMethod(explainer->crew, "explain", "isNiiiILKO", outcome->status,
-				   ac_errname(outcome->status), text,
-				   outcome->signal, outcome->exit_code, (int)outcome->pid,
-				   outcome->worker, (long long)outcome->ran_ns,
-				   (unsigned long long)outcome->peak_rss,
+	return PyObject_CallMethod(explainer->processes, "make_exception", "NO", record,
 				   function ? function : Py_None);
 }
 

@@ -10,7 +10,7 @@
 struct explainer {
 	struct state *state;
 	struct ac_pool *pool;
-	PyObject *crew;		/* its method explain makes the exceptions */
+	PyObject *processes;		/* its method make_exception makes the exceptions */
 };
 
 /*

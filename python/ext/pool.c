@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The type Pool: the engine's pool, whose workers are processes that a crew (a Python
- * object) starts. Its methods convert arguments and call the engine; allcores/pool.py says
+ * The type Pool: the engine's pool. A Python object (a subclass of WorkerProcesses) starts the
+ * worker processes, or knows those that the engine forks. The methods of Pool convert arguments and call the engine; allcores/pool.py says
  * what a pool means to its users.
  */
 #include "pool.h"
@@ -11,6 +11,7 @@
 #include "codec.h"
 #include "errors.h"
 #include "function.h"
+#include "records.h"
 #include "runtime.h"
 #include "starter.h"
 #include "stream.h"
@@ -19,7 +20,7 @@
 
 struct pool_object {
 	PyObject_HEAD
-	struct explainer explainer;	/* the engine's pool and the crew */
+	struct explainer explainer;	/* the engine's pool and its WorkerProcesses */
 	struct dropped dropped;
 	struct runtime runtime;		/* of a pool whose workers the template forks */
 	PyTypeObject *result_type;	/* what submit returns: a subclass of Task */
@@ -27,17 +28,18 @@ struct pool_object {
 
 /* ---- life ---- */
 
-/* Who starts the workers: the crew, or with a list of tags, the engine's template. */
+/* Who starts the workers: the Python object processes or, with a list of tags, the engine's
+ * template. */
 static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, PyObject *tags,
 			  int eager)
 {
 	if (tags == Py_None) {
 		opts->start = starter_start;
 		opts->ended = starter_ended;
-		opts->start_arg = self->explainer.crew;
+		opts->start_arg = &self->explainer;
 		return 0;
 	}
-	if (runtime_init(&self->runtime, self->explainer.crew, tags, eager) < 0)
+	if (runtime_init(&self->runtime, self->explainer.processes, tags, eager) < 0)
 		return -1;
 	opts->workers = (int)self->runtime.workers;
 	opts->runtime = &self->runtime.functions;
@@ -46,16 +48,16 @@ static int choose_starter(struct pool_object *self, struct ac_pool_opts *opts, P
 
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 {
-	static char *names[] = { "workers", "recycle", "crew", "result_type", "tags", "eager", NULL };
+	static char *names[] = { "workers", "recycle", "processes", "result_type", "tags", "eager", NULL };
 	struct ac_pool_opts opts = { .size = sizeof opts,
 				     .flags = AC_POOL_INTERRUPTIBLE | AC_POOL_GENTLE };
-	PyObject *crew, *result_type, *tags;
+	PyObject *processes, *result_type, *tags;
 	struct pool_object *self;
 	struct explainer *explainer;
 	int eager, r;
 
 	if (!PyArg_ParseTupleAndKeywords(args, kwds, "iIOO!Op:Pool", names, &opts.workers,
-					 &opts.recycle, &crew, &PyType_Type, &result_type, &tags,
+					 &opts.recycle, &processes, &PyType_Type, &result_type, &tags,
 					 &eager))
 		return NULL;
 	self = (struct pool_object *)type->tp_alloc(type, 0);
@@ -63,7 +65,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 		return NULL;
 	explainer = &self->explainer;
 	explainer->state = state_of((PyObject *)self);
-	explainer->crew = Py_NewRef(crew);
+	explainer->processes = Py_NewRef(processes);
 	self->dropped.explainer = explainer;
 	self->result_type = (PyTypeObject *)Py_NewRef(result_type);
 	if (!explainer->state) {
@@ -93,7 +95,7 @@ static int pool_traverse(PyObject *object, visitproc visit, void *arg)
 	struct pool_object *self = (struct pool_object *)object;
 
 	Py_VISIT(Py_TYPE(object));
-	Py_VISIT(self->explainer.crew);
+	Py_VISIT(self->explainer.processes);
 	Py_VISIT(self->result_type);
 	return dropped_traverse(&self->dropped, visit, arg);
 }
@@ -113,7 +115,7 @@ static void pool_dealloc(PyObject *object)
 		Py_END_ALLOW_THREADS
 	}
 	runtime_clear(&self->runtime);
-	Py_XDECREF(self->explainer.crew);
+	Py_XDECREF(self->explainer.processes);
 	Py_XDECREF(self->result_type);
 	type->tp_free(object);
 	Py_DECREF(type);
@@ -239,11 +241,7 @@ static PyObject *pool_workers(PyObject *object, PyObject *args)
 	else
 		rows = PyList_New(0);
 	for (unsigned i = 0; rows && i < n && (int)i < r; i++) {
-		row = Py_BuildValue("(iiKLN)", stats[i].state, (int)stats[i].pid,
-				    (unsigned long long)stats[i].task,
-				    (long long)stats[i].task_ns,
-				    PyUnicode_DecodeUTF8(stats[i].text, (Py_ssize_t)strlen(stats[i].text),
-							 "replace"));
+		row = record_of_worker_stat(self->explainer.state, &stats[i]);
 		if (!row || PyList_Append(rows, row) < 0)
 			Py_CLEAR(rows);
 		Py_XDECREF(row);
@@ -306,8 +304,8 @@ static PyObject *pool_worker_join(PyObject *object, PyObject *args)
 	if (r < 0 && r != -ESRCH)
 		return raise_code(self->explainer.state, r);
 	if (r == -ESRCH)
-		return Py_BuildValue("(iii)", 0, 0, -1);
-	return Py_BuildValue("(iii)", (int)outcome.pid, outcome.signal, outcome.exit_code);
+		outcome = (struct ac_outcome){ .exit_code = -1 };
+	return record_of_outcome(self->explainer.state, &outcome);
 }
 
 static PyObject *pool_worker_kill(PyObject *object, PyObject *args)
@@ -424,14 +422,12 @@ static PyMethodDef pool_methods[] = {
 	  "function(callable) -> Function\n\nWhat Stream.feed calls: pickled once for all calls." },
 	{ "stat", pool_stat, METH_NOARGS, "Counts of tasks since the pool was opened." },
 	{ "workers", pool_workers, METH_VARARGS,
-	  "workers(n) -> list of (state, pid, call, ns, text)\n\n"
-	  "The first n workers: the number of each one's call, for how long it has run, what "
-	  "the worker says about it. States: 0 absent, 1 starting, 2 idle, 3 busy." },
+	  "workers(n) -> list of WorkerStat\n\nWhat each of the first n workers is doing." },
 	{ "worker_pid", pool_worker_pid, METH_VARARGS,
 	  "worker_pid(worker, tag) -> int | None\n\nThe pid of a forked worker's process, once it "
 	  "has been forked. None: it never was." },
 	{ "worker_join", pool_worker_join, METH_VARARGS,
-	  "worker_join(worker, tag, timeout=None) -> (pid, signal, exit code) | None\n\nWait for "
+	  "worker_join(worker, tag, timeout=None) -> Outcome | None\n\nWait for "
 	  "the end of a forked worker's process. Signal 0 and exit code -1: how it ended is not known. "
 	  "None: not within timeout seconds." },
 	{ "worker_kill", pool_worker_kill, METH_VARARGS,

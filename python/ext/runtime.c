@@ -34,22 +34,22 @@ static void after_fork(void *arg, int result)
 }
 
 struct start {
-	PyObject *crew;
+	PyObject *processes;
 	unsigned worker;
 	uint64_t tag;
 	int error;
 };
 
-static void ask_crew(void *arg)
+static void ask_for_process(void *arg)
 {
 	struct start *start = arg;
-	PyObject *tag = PyObject_CallMethod(start->crew, "prepare", "I", start->worker);
+	PyObject *tag = PyObject_CallMethod(start->processes, "make_replacement", "I", start->worker);
 
 	if (tag)
 		start->tag = PyLong_AsUnsignedLongLong(tag);
 	Py_XDECREF(tag);
 	if (PyErr_Occurred())
-		starter_note_failure(start->crew);
+		starter_note_failure(start->processes);
 	else
 		start->error = 0;
 }
@@ -57,7 +57,7 @@ static void ask_crew(void *arg)
 static int starting(void *arg, unsigned worker, uint64_t *tag)
 {
 	struct runtime *self = arg;
-	struct start start = { .crew = self->crew, .worker = worker, .error = -EAGAIN };
+	struct start start = { .processes = self->processes, .worker = worker, .error = -EAGAIN };
 	int r;
 
 	/* One thread at a time starts a process for this worker. */
@@ -66,7 +66,7 @@ static int starting(void *arg, unsigned worker, uint64_t *tag)
 		self->first_tags[worker] = 0;
 		return 0;
 	}
-	r = run_undisturbed(ask_crew, &start);
+	r = run_undisturbed(ask_for_process, &start);
 	*tag = start.tag;
 	return r < 0 ? r : start.error;
 }
@@ -89,7 +89,7 @@ static bool sleep_until_work(const struct runtime *self, struct ac_worker *worke
 	return r != 0;
 }
 
-/* The mask is restored by the crew, once the worker's handlers stand. */
+/* The mask is restored in Python, once the worker's signal handlers are set. */
 static void run(void *arg, struct ac_worker *worker, unsigned number, uint64_t tag)
 {
 	struct runtime *self = arg;
@@ -100,7 +100,7 @@ static void run(void *arg, struct ac_worker *worker, unsigned number, uint64_t t
 		_exit(0);
 	PyOS_AfterFork_Child();
 	worker_set_forked(worker);
-	code = PyObject_CallMethod(self->crew, "run", "IK", number, (unsigned long long)tag);
+	code = PyObject_CallMethod(self->processes, "run_worker", "IK", number, (unsigned long long)tag);
 	if (code)
 		value = PyLong_AsLong(code);
 	if (PyErr_Occurred())
@@ -127,9 +127,9 @@ static int read_tags(struct runtime *self, PyObject *tags)
 	return PyErr_Occurred() ? -1 : 0;
 }
 
-int runtime_init(struct runtime *self, PyObject *crew, PyObject *tags, bool eager)
+int runtime_init(struct runtime *self, PyObject *processes, PyObject *tags, bool eager)
 {
-	self->crew = crew;
+	self->processes = processes;
 	self->eager = eager;
 	self->functions = (struct ac_runtime){ .size = sizeof self->functions,
 					       .arg = self,

@@ -9,7 +9,7 @@
 
 /* What the runtime's functions need. The pool's object contains it. */
 struct runtime {
-	PyObject *crew;		/* borrowed from the pool's object */
+	PyObject *processes;		/* borrowed from the pool's object */
 	/* Start the interpreter at once in each worker. Else only when there is work for it: its start
 	 * is mostly page faults, one for each page that it writes to. */
 	bool eager;
@@ -21,7 +21,7 @@ struct runtime {
 };
 
 /* tags: a list of numbers, one for each worker. 0, or -1 with an exception set. */
-int runtime_init(struct runtime *runtime, PyObject *crew, PyObject *tags, bool eager);
+int runtime_init(struct runtime *runtime, PyObject *processes, PyObject *tags, bool eager);
 void runtime_clear(struct runtime *runtime);
 
 #endif

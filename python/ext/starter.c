@@ -1,33 +1,35 @@
 /* SPDX-License-Identifier: MIT */
-/* Starting workers by a crew: see starter.h. */
+/* Worker processes that Python starts: see starter.h. */
 #include "starter.h"
 
 #include <errno.h>
 #include <stdio.h>
 
 #include "errors.h"
+#include "records.h"
 #include "undisturbed.h"
 
+void starter_note_failure(PyObject *processes)
+{
+	PyObject *error = take_exception();
+
+	if (PyObject_SetAttrString(processes, "failure", error) < 0)
+		PyErr_Clear();
+	Py_DECREF(error);
+}
+
 struct start {
-	PyObject *crew;
+	const struct explainer *explainer;
 	unsigned worker;
 	int fd;
 	pid_t pid;
 };
 
-void starter_note_failure(PyObject *crew)
-{
-	PyObject *error = take_exception();
-
-	if (PyObject_SetAttrString(crew, "failure", error) < 0)
-		PyErr_Clear();
-	Py_DECREF(error);
-}
-
-static void ask_crew(void *arg)
+static void ask_for_process(void *arg)
 {
 	struct start *start = arg;
-	PyObject *pid = PyObject_CallMethod(start->crew, "start", "Ii", start->worker, start->fd);
+	PyObject *pid = PyObject_CallMethod(start->explainer->processes, "start_worker", "Ii",
+					    start->worker, start->fd);
 
 	if (pid)
 		start->pid = (pid_t)PyLong_AsLong(pid);
@@ -35,47 +37,66 @@ static void ask_crew(void *arg)
 	if (!PyErr_Occurred())
 		return;
 	start->pid = -EAGAIN;
-	starter_note_failure(start->crew);
+	starter_note_failure(start->explainer->processes);
 }
 
 /* The engine calls this without its lock, from any thread of this process. An exception of a signal
- * handler in the crew's code would lose the process that it has just started. */
-pid_t starter_start(void *crew, unsigned worker, int fd)
+ * handler in start_worker would lose the process that it has just started. */
+pid_t starter_start(void *explainer, unsigned worker, int fd)
 {
-	struct start start = { .crew = crew, .worker = worker, .fd = fd, .pid = -EAGAIN };
-	int r = run_undisturbed(ask_crew, &start);
+	struct start start = { .explainer = explainer, .worker = worker, .fd = fd, .pid = -EAGAIN };
+	int r = run_undisturbed(ask_for_process, &start);
 
 	return r < 0 ? r : start.pid;
 }
 
 struct end {
-	PyObject *crew;
-	unsigned worker;
+	const struct explainer *explainer;
 	struct ac_outcome *outcome;
 	int counts;
 };
 
-static void ask_crew_how(void *arg)
+static PyObject *ask_how_it_ended(const struct end *end)
+{
+	const struct explainer *explainer = end->explainer;
+	PyObject *record = record_of_outcome(explainer->state, end->outcome);
+
+	return PyObject_CallMethod(explainer->processes, "describe_failed_start", "(N)",
+				   record);
+}
+
+/* exitcode: as Process.exitcode, None where it is not known. */
+static int note_exitcode(struct ac_outcome *outcome, PyObject *exitcode)
+{
+	long code = exitcode == Py_None ? -1 : PyLong_AsLong(exitcode);
+
+	if (code == -1 && PyErr_Occurred())
+		return -1;
+	outcome->signal = exitcode != Py_None && code < 0 ? (int)-code : 0;
+	outcome->exit_code = code < 0 ? -1 : (int)code;
+	return 0;
+}
+
+static void note_how_it_ended(void *arg)
 {
 	struct end *end = arg;
 	struct ac_outcome *outcome = end->outcome;
-	PyObject *how = PyObject_CallMethod(end->crew, "ended", "Iiii", end->worker,
-					    (int)outcome->pid, outcome->signal,
-					    outcome->exit_code);
+	PyObject *how = ask_how_it_ended(end), *exitcode;
 	const char *text;
 
-	if (how && PyArg_ParseTuple(how, "iisp", &outcome->signal, &outcome->exit_code, &text,
-				    &end->counts))
+	if (how && PyArg_ParseTuple(how, "Osp", &exitcode, &text, &end->counts) &&
+	    note_exitcode(outcome, exitcode) == 0)
 		snprintf(outcome->text, sizeof outcome->text, "%s", text);
 	Py_XDECREF(how);
 	if (PyErr_Occurred())
-		starter_note_failure(end->crew);
+		starter_note_failure(end->explainer->processes);
 }
 
-int starter_ended(void *crew, unsigned worker, struct ac_outcome *outcome)
+int starter_ended(void *explainer, unsigned worker, struct ac_outcome *outcome)
 {
-	struct end end = { .crew = crew, .worker = worker, .outcome = outcome };
+	struct end end = { .explainer = explainer, .outcome = outcome };
 
-	run_undisturbed(ask_crew_how, &end);
+	(void)worker; /* is outcome->worker */
+	run_undisturbed(note_how_it_ended, &end);
 	return end.counts;
 }

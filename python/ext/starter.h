@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
-/* Starting worker processes that the engine does not fork: a crew (a Python object) does it. */
+/* Worker processes that the engine does not fork: a Python object, StartedWorkers, starts them. */
 #ifndef STARTER_H
 #define STARTER_H
 
-#include "ext.h"
+#include "outcome.h"
 
 /*
- * The hook ac_pool_opts.start; crew is its start_arg, a borrowed reference. Returns the pid,
- * or -EAGAIN; then the attribute failure of the crew says why.
+ * The hook ac_pool_opts.start: calls the method start_worker of explainer->processes. Returns the pid,
+ * or -EAGAIN; then the attribute failure of processes says why.
  */
-pid_t starter_start(void *crew, unsigned worker, int fd);
-/* The hook ac_pool_opts.ended: the crew's method ended says how. */
-int starter_ended(void *crew, unsigned worker, struct ac_outcome *outcome);
-/* An exception is set: it becomes the attribute failure of the crew. */
-void starter_note_failure(PyObject *crew);
+pid_t starter_start(void *explainer, unsigned worker, int fd);
+/* The hook ac_pool_opts.ended: the method describe_failed_start says how. explainer: their
+ * start_arg. */
+int starter_ended(void *explainer, unsigned worker, struct ac_outcome *outcome);
+/* An exception is set: it becomes the attribute failure of processes. */
+void starter_note_failure(PyObject *processes);
 
 #endif

@@ -15,8 +15,9 @@
 #include "errors.h"
 #include "waiting.h"
 
-struct errand {
-	void (*act)(void *arg);
+/* What is to be called, and with what. */
+struct c_call {
+	void (*function)(void *arg);
 	void *arg;
 };
 
@@ -53,24 +54,24 @@ static bool is_importing(void)
 	return holds;
 }
 
-static void do_here(const struct errand *errand)
+static void call_here(const struct c_call *call)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
 	PyObject *type, *value, *traceback;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	errand->act(errand->arg);
+	call->function(call->arg);
 	PyErr_Restore(type, value, traceback);
 	PyGILState_Release(gil);
 }
 
-static void *run_thread(void *errand)
+static void *run_thread(void *call)
 {
-	do_here(errand);
+	call_here(call);
 	return NULL;
 }
 
-static int do_in_thread(struct errand *errand)
+static int call_in_thread(struct c_call *call)
 {
 	sigset_t all, before;
 	pthread_t thread;
@@ -78,14 +79,14 @@ static int do_in_thread(struct errand *errand)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&thread, NULL, run_thread, errand);
+	r = pthread_create(&thread, NULL, run_thread, call);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (r == 0)
 		pthread_join(thread, NULL);
 	return -r;
 }
 
-static bool must_do_here(void)
+static bool must_call_here(void)
 {
 	PyObject *type, *value, *traceback;
 	PyGILState_STATE gil;
@@ -101,19 +102,19 @@ static bool must_do_here(void)
 	return must;
 }
 
-int run_undisturbed(void (*act)(void *arg), void *arg)
+int run_undisturbed(void (*function)(void *arg), void *arg)
 {
-	struct errand errand = { act, arg };
+	struct c_call call = { function, arg };
 	PyGILState_STATE gil;
 	int r;
 
-	if (must_do_here()) {
-		do_here(&errand);
+	if (must_call_here()) {
+		call_here(&call);
 		return 0;
 	}
 	gil = PyGILState_Ensure(); /* so that there is one to release */
 	Py_BEGIN_ALLOW_THREADS
-	r = do_in_thread(&errand);
+	r = call_in_thread(&call);
 	Py_END_ALLOW_THREADS
 	PyGILState_Release(gil);
 	return r;
@@ -121,31 +122,32 @@ int run_undisturbed(void (*act)(void *arg), void *arg)
 
 /* ---- from Python ---- */
 
-struct python_errand {
+/* The same for a Python function, with its result. */
+struct python_call {
 	PyObject *function, *value, *error;
 };
 
 static void call_function(void *arg)
 {
-	struct python_errand *errand = arg;
+	struct python_call *call = arg;
 
-	errand->value = PyObject_CallNoArgs(errand->function);
-	if (!errand->value)
-		errand->error = take_exception();
+	call->value = PyObject_CallNoArgs(call->function);
+	if (!call->value)
+		call->error = take_exception();
 }
 
 PyObject *undisturbed(PyObject *module, PyObject *function)
 {
-	struct python_errand errand = { .function = function };
+	struct python_call call = { .function = function };
 
 	(void)module;
-	if (run_undisturbed(call_function, &errand) < 0) {
+	if (run_undisturbed(call_function, &call) < 0) {
 		PyErr_SetString(PyExc_RuntimeError, "can't start new thread");
 		return NULL;
 	}
-	if (errand.error) {
-		PyErr_SetObject((PyObject *)Py_TYPE(errand.error), errand.error);
-		Py_DECREF(errand.error);
+	if (call.error) {
+		PyErr_SetObject((PyObject *)Py_TYPE(call.error), call.error);
+		Py_DECREF(call.error);
 	}
-	return errand.value;
+	return call.value;
 }

@@ -6,14 +6,14 @@
 #include "ext.h"
 
 /*
- * Call act(arg) with the GIL, in a thread that runs no signal handlers: in this one, or where
+ * Call function(arg) with the GIL, in a thread that runs no signal handlers: in this one, or where
  * this is the main thread, in another one that this thread waits for. While the main thread imports a
- * module it does act itself, and handlers may run then: another thread could wait for the import.
+ * module it makes the call itself, and handlers may run then: another thread could wait for the import.
  * An exception that is
- * set in the calling thread stays set; act leaves none. Any thread, with the GIL or without it.
- * 0, or -errno: no thread could be started, and act was not called.
+ * set in the calling thread stays set; function leaves none. Any thread, with the GIL or without it.
+ * 0, or -errno: no thread could be started, and function was not called.
  */
-int run_undisturbed(void (*act)(void *arg), void *arg);
+int run_undisturbed(void (*function)(void *arg), void *arg);
 /* undisturbed(function): the function of the module. */
 PyObject *undisturbed(PyObject *module, PyObject *function);
 

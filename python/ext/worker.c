@@ -51,6 +51,7 @@ struct job {
 	struct request head;
 	const char *payload;
 	size_t payload_len;
+	enum stage stage;
 	const char *name;	/* the function's, pickled */
 	struct small_items items;	/* instead of a decoded payload, see decode_job */
 	int64_t start_ns;	/* of a list of items: when it was begun, */
@@ -58,9 +59,6 @@ struct job {
 	int64_t elapsed_ns;
 	unsigned forks;		/* the count when the job began */
 };
-
-/* Where a call failed: the first argument of encode_failure. */
-enum stage { STAGE_DECODE, STAGE_RUN, STAGE_ENCODE };
 
 /* ---- life ---- */
 
@@ -324,16 +322,21 @@ static PyObject *dict_of(PyObject *kwds)
 	return dict;
 }
 
-static PyObject *call_star(PyObject *function, PyObject *args, PyObject *kwds)
+/* Reading the arguments runs code of the user's that is not yet the function. */
+static PyObject *call_star(struct job *job, PyObject *function, PyObject *args, PyObject *kwds)
 {
-	PyObject *tuple = PySequence_Tuple(args), *named = NULL, *value = NULL;
+	PyObject *tuple, *named = NULL, *value = NULL;
 
+	job->stage = STAGE_DECODE;
+	tuple = PySequence_Tuple(args);
 	if (!tuple)
 		return NULL;
 	if (kwds)
 		named = dict_of(kwds);
-	if (named || !kwds)
+	if (named || !kwds) {
+		job->stage = STAGE_RUN;
 		value = PyObject_Call(function, tuple, named);
+	}
 	Py_XDECREF(named);
 	Py_DECREF(tuple);
 	return value;
@@ -365,7 +368,7 @@ static PyObject *call_items(struct job *job, PyObject *function, PyObject *items
 	job->items_ns = now_ns();
 
 	while (r == 0 && (item = next_item(job, iterator))) {
-		r = append_value(values, star ? call_star(function, item, NULL) :
+		r = append_value(values, star ? call_star(job, function, item, NULL) :
 						PyObject_CallOneArg(function, item));
 		Py_DECREF(item);
 		/* This is a child that the item forked, and that returned from the item's
@@ -389,9 +392,9 @@ static PyObject *run_job(struct job *job, PyObject *function, PyObject *payload)
 	case REQUEST_STAR_ITEM:
 		if (PyTuple_CheckExact(payload))
 			return PyObject_Call(function, payload, NULL);
-		return call_star(function, payload, NULL);
+		return call_star(job, function, payload, NULL);
 	case REQUEST_ARGS_KWDS:
-		return call_star(function, PyTuple_GET_ITEM(payload, 0),
+		return call_star(job, function, PyTuple_GET_ITEM(payload, 0),
 				 PyTuple_GET_ITEM(payload, 1));
 	case REQUEST_ITEMS:
 	case REQUEST_STAR_ITEMS:
@@ -432,23 +435,33 @@ static int return_value(struct worker_object *self, struct job *job, PyObject *v
 	return r;
 }
 
-/* An Exception becomes the result of the call. Others (SystemExit, KeyboardInterrupt) stay
- * set and end the worker. */
-static int return_failure(struct worker_object *self, struct job *job, enum stage stage,
-			  PyObject *value)
+/* What the function itself raises, and Ctrl-C anywhere. While a call is decoded or its result is
+ * encoded, a SystemExit comes from code of the user's that only pickles: it fails the call. */
+static bool ends_worker(enum stage stage)
+{
+	return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+	       (stage == STAGE_RUN && !PyErr_ExceptionMatches(PyExc_Exception));
+}
+
+/* An exception that does not end the worker is set: it becomes the result of the call. */
+static int return_failure(struct worker_object *self, struct job *job, PyObject *value)
 {
 	struct response head = { .failed = true };
 	PyObject *error, *bytes;
 	char *buffer;
 
-	if (!PyErr_ExceptionMatches(PyExc_Exception))
+	if (ends_worker(job->stage))
 		return -1;
 	error = take_exception();
-	bytes = PyObject_CallFunction(self->encode_failure, "iOO", stage, error,
+	bytes = PyObject_CallFunction(self->encode_failure, "iOO", job->stage, error,
 				      value ? value : Py_None);
 	Py_XDECREF(error);
-	if (!bytes)
+	if (!bytes && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
 		return -1;
+	if (!bytes) {
+		PyErr_Clear();
+		return ac_call_fail(job->call, "no memory for the exception");
+	}
 	buffer = ac_call_reserve(job->call, sizeof head + (size_t)PyBytes_GET_SIZE(bytes));
 	if (buffer) {
 		memcpy(buffer, &head, sizeof head);
@@ -463,7 +476,6 @@ static int return_failure(struct worker_object *self, struct job *job, enum stag
 static int serve_call(struct worker_object *self, struct ac_call *call)
 {
 	PyObject *function = NULL, *payload = NULL, *value = NULL;
-	enum stage stage = STAGE_DECODE;
 	struct job job;
 	int r = -1;
 
@@ -471,15 +483,15 @@ static int serve_call(struct worker_object *self, struct ac_call *call)
 		goto out;
 	if (decode_job(self, &job, &function, &payload) < 0)
 		goto out;
-	stage = STAGE_RUN;
+	job.stage = STAGE_RUN;
 	value = run_job(&job, function, payload);
 	if (!value)
 		goto out;
-	stage = STAGE_ENCODE;
+	job.stage = STAGE_ENCODE;
 	r = return_value(self, &job, value);
 out:
 	if (r < 0)
-		r = return_failure(self, &job, stage, value);
+		r = return_failure(self, &job, value);
 	Py_XDECREF(value);
 	Py_XDECREF(payload);
 	Py_XDECREF(function);

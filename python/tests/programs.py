@@ -24,7 +24,7 @@ if __name__ == "__main__":
 """
 
 # Seconds from a signal to the end of all: less than the ten after which what was forgotten is
-# ended in the end (core.join and crew.reap in pool.py, LEAVE_NS in C), so that it is noticed.
+# ended in the end (core.join and workers.reap in pool.py, LEAVE_NS in C), so that it is noticed.
 AT_ONCE = 8.0
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from allcores import oom
+from allcores import _oom_killer
 
 SKIP = "skip: "  # how the first line begins of a script that can't be run here, before the reason
 NOBODY = 65534
@@ -61,7 +61,7 @@ def tell(what):
 
 def new_memory_group(size):
     """The folder of a group below ours that may have so many bytes; None where we may not."""
-    for events in oom._group_files("/"):
+    for events in _oom_killer._group_files("/"):
         folder = f"{os.path.dirname(events)}/allcores-test-{os.getpid()}"
         limits = ["memory.max", "memory.swap.max"] if events.endswith("events") else [
             "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]

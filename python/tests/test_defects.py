@@ -20,9 +20,10 @@ import warnings
 import weakref
 
 import allcores
-import allcores.crew
+import allcores._worker_processes
 import allcores.pool
 import tasks
+from allcores import _core
 from support import PATIENCE, Case, engine_only, for_each_method, pids, run_script
 
 
@@ -480,13 +481,14 @@ class NothingLeft(Case):
             self.skipTest("the engine forks workers, and waits for no lock of Python's")
         pool = self.context.Pool(1)
         pool.map(tasks.same, range(3))
-        with allcores.crew.reaping:
+        with allcores._worker_processes.reaping_lock:
             os.kill(pids(pool)[0], signal.SIGKILL)
             pool.apply_async(tasks.same, (1,))  # nobody waits for it: that is a thread's work
-            self.wait_until(lambda: pool._core.workers(1)[0][0] == 1, "an attempt to start")
+            self.wait_until(lambda: pool._core.workers(1)[0].state == _core.WORKER_STARTING,
+                            "an attempt to start")
             start = time.monotonic()
             pool._state = "TERMINATE"
-            allcores.pool._terminate_pool(pool._core, pool._crew, pool._submitting, pool._callbacks)
+            allcores.pool._terminate_pool(pool._core, pool._workers, pool._submitting, pool._callbacks)
             pool._terminate.cancel()
             del pool
             gc.collect()

@@ -11,6 +11,7 @@ import threading
 import time
 import unittest
 
+import allcores
 import tasks
 from support import PATIENCE, Case, alive, engine_only, for_each_method, pids, stop
 
@@ -66,6 +67,18 @@ class ForkedUsers(Case):
     def setUp(self):
         super().setUp()
         self.pool.apply_async(tasks.nothing, callback=str).get(PATIENCE)
+
+    def test_failure_in_a_forked_child(self):
+        """Of a call that had failed before, while other threads had the locks."""
+        pool = self.new_pool(1)
+        workers = pool._workers
+        for lock in (workers._ends_lock, workers.stacks._lock):
+            result = pool.apply_async(tasks.die, ("kill",))
+            self.wait_until(lambda: not pool._cache, "the failure")
+            with held_elsewhere(lock):
+                self.assertRegex(in_fork(lambda: result.get(PATIENCE)), "WorkerDied|belongs to the process")
+            with self.assertRaises(allcores.WorkerDied):
+                result.get(PATIENCE)
 
     def test_calls_in_a_forked_child(self):
         for call in (lambda: self.pool.apply(tasks.square, (3,)),

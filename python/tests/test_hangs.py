@@ -368,16 +368,16 @@ class WhileReplacing(Program, unittest.TestCase):
     def test_comes_out_of_the_wait(self):
         script = self.start("""
 def interrupted(*args, **kwds):
-    pool._crew._make = make
+    pool._workers._make = make
     os.kill(os.getpid(), signal.SIGINT)
     return make(*args, **kwds)
 print(flush=True)
 try:
     pool = context.Pool(1, maxtasksperchild=1)
-    make, pool._crew._make = pool._crew._make, interrupted
+    make, pool._workers._make = pool._workers._make, interrupted
     stream = pool._core.stream()
     stream.push_call(abs, (-1,), {})
-    while pool._crew._make is interrupted:
+    while pool._workers._make is interrupted:
         stream.take(0)
         pool._core.workers(1)
     stream.close()
@@ -494,7 +494,7 @@ for scenario in (mapping, mapping_by_one, asking, iterating):
 
 
 class AtEachPlaceBySpawn(AtEachPlace):
-    """Workers are started in another way (Crew._start), which forkserver's are, too."""
+    """Workers are started in another way (StartedWorkers._start), which forkserver's are, too."""
 
     method = "spawn"
 

@@ -25,9 +25,10 @@ OURS = {"pool", "context"}  # submodules of our own, with the names of the stand
 # belongs into the function that needs it.
 POOL_IMPORTS = {"__future__", "faulthandler", "fcntl", "multiprocessing.popen_fork", "allcores"} | {
     "allcores." + name for name in (
-        "_chunk_sizes", "_core", "_driver", "_forked", "_imap", "_interruptible", "_jobs",
-        "_results", "_stdlib", "_stdlib_pool", "_submitting", "_unfinished", "context", "crew",
-        "descriptors", "errors", "oom", "pool", "stacks", "worker")}
+        "_chunk_sizes", "_core", "_descriptors", "_driver", "_forked_workers", "_imap",
+        "_interruptible", "_jobs", "_oom_killer", "_results", "_stdlib_modules", "_stdlib_pool",
+        "_stdlib_private", "_submitting", "_unfinished", "_worker", "_worker_processes",
+        "_worker_stacks", "context", "errors", "pool")}
 # What this package has in place of the standard library's.
 OWN_NAMES = {"Pool", "get_context"}
 POSIX = {name for _, name, _ in pkgutil.iter_modules(multiprocessing.__path__)

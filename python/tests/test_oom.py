@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 import allcores
-from allcores import oom
+from allcores import _oom_killer
 from support import engine_only
 
 V2 = "0::/job\n"
@@ -31,45 +31,45 @@ class Counters(unittest.TestCase):
         self.write("proc/self/cgroup", V2)
         self.write("sys/fs/cgroup/job/memory.events", "low 0\noom 3\noom_kill 2\n")
         self.write("proc/vmstat", "nr_free_pages 17\noom_kill 40\n")
-        self.assertEqual(oom.read(self.root), oom.Kills(None, 2))
+        self.assertEqual(_oom_killer.read_kills(self.root), _oom_killer.Kills(None, 2))
 
     def test_version_one(self):
         self.write("proc/self/cgroup", V1)
         self.write("sys/fs/cgroup/memory/job/memory.oom_control",
                    "oom_kill_disable 0\nunder_oom 0\noom_kill 7\n")
-        self.assertEqual(oom.read(self.root), oom.Kills(None, 7))
+        self.assertEqual(_oom_killer.read_kills(self.root), _oom_killer.Kills(None, 7))
 
     def test_version_one_in_a_container(self):
         self.write("proc/self/cgroup", V1)
         self.write("sys/fs/cgroup/memory/memory.oom_control", "oom_kill 1\n")
-        self.assertEqual(oom.read(self.root).group, 1)
+        self.assertEqual(_oom_killer.read_kills(self.root).group, 1)
 
     def test_system_where_the_group_tells_nothing(self):
         self.write("proc/self/cgroup", V2)
         self.write("proc/vmstat", "nr_free_pages 17\noom_kill 40\n")
-        self.assertEqual(oom.read(self.root), oom.Kills(40, None))
+        self.assertEqual(_oom_killer.read_kills(self.root), _oom_killer.Kills(40, None))
 
     def test_nothing_to_read(self):
-        self.assertEqual(oom.read(self.root), oom.Kills(None, None))
+        self.assertEqual(_oom_killer.read_kills(self.root), _oom_killer.Kills(None, None))
 
     def test_what_is_no_number(self):
         self.write("proc/self/cgroup", "nonsense\n")
         self.write("proc/vmstat", "oom_kill many\n")
-        self.assertEqual(oom.read(self.root), oom.Kills(None, None))
+        self.assertEqual(_oom_killer.read_kills(self.root), _oom_killer.Kills(None, None))
 
     def test_verdicts(self):
         for before, after, deaths, verdict in (
-            (oom.Kills(None, 1), oom.Kills(None, 2), 1, True),
-            (oom.Kills(None, 1), oom.Kills(None, 3), 2, True),
-            (oom.Kills(None, 1), oom.Kills(None, 2), 2, None),  # which of the two
-            (oom.Kills(None, 1), oom.Kills(None, 1), 1, False),
-            (oom.Kills(None, 3), oom.Kills(None, 1), 1, None),  # another group's
-            (oom.Kills(1, None), oom.Kills(1, None), 1, False),
-            (oom.Kills(1, None), oom.Kills(2, None), 1, None),
-            (oom.Kills(None, None), oom.Kills(None, None), 1, None),
+            (_oom_killer.Kills(None, 1), _oom_killer.Kills(None, 2), 1, True),
+            (_oom_killer.Kills(None, 1), _oom_killer.Kills(None, 3), 2, True),
+            (_oom_killer.Kills(None, 1), _oom_killer.Kills(None, 2), 2, None),  # which of the two
+            (_oom_killer.Kills(None, 1), _oom_killer.Kills(None, 1), 1, False),
+            (_oom_killer.Kills(None, 3), _oom_killer.Kills(None, 1), 1, None),  # another group's
+            (_oom_killer.Kills(1, None), _oom_killer.Kills(1, None), 1, False),
+            (_oom_killer.Kills(1, None), _oom_killer.Kills(2, None), 1, None),
+            (_oom_killer.Kills(None, None), _oom_killer.Kills(None, None), 1, None),
         ):
             with self.subTest(before=before, after=after, deaths=deaths):
-                self.assertIs(oom.verdict(before, after, deaths), verdict)
+                self.assertIs(_oom_killer.was_killed(before, after, deaths), verdict)
 
 
 @engine_only

@@ -5,6 +5,7 @@ forked the process, and they go on meaning it when the worker has ended."""
 import functools
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.context
 import multiprocessing.process
 import os
 import re
@@ -14,8 +15,10 @@ import unittest
 from unittest import mock
 
 import allcores
+import allcores.pool
 import lifecycle
 import tasks
+from allcores import _core, _worker_processes
 from support import PATIENCE, Case, alive, engine_only, for_each_method, pids, run_script, stop
 
 # What a worker that was idle may have as its exit code when its pool was terminated.
@@ -276,7 +279,7 @@ class Ended(Case):
                 worker.kill()
                 popen._core = core
                 popen.wait()
-                return 0, 0, -1
+                return _core.Outcome((0, "OK", "", 0, -1, 0, 0, 0, 0))
 
             def worker_kill(self, *args):
                 return core.worker_kill(*args)
@@ -481,6 +484,98 @@ if __name__ == "__main__":
             found = re.findall(rf"\[INFO/\w+PoolWorker-{number}\] (.*)", err)
             self.assertEqual(found.count("child process calling self.run()"), 1, err)
             self.assertEqual(found.count("process exiting with exitcode 0"), 1, err)
+
+
+class Watch:
+    """Notes under which locks hooks run, in this process."""
+
+    def __init__(self):
+        self.owner = os.getpid()
+        self.locks = ()
+        self.found = []
+
+    def note(self, hook, *locks):
+        if os.getpid() == self.owner:
+            held = [lock for lock in (*self.locks, *locks) if lock._is_owned()]
+            self.found.append((hook, held))
+
+
+watches = []
+
+
+class WatchedProcess(multiprocessing.context.ForkProcess):
+    """Its hooks tell the last of the watches."""
+
+    def check(self, hook, *locks):
+        if watches:
+            watches[-1].note(hook, *locks)
+
+    def __init__(self, *args, **kwds):
+        self.check("__init__", _worker_processes.reaping_lock)
+        super().__init__(*args, **kwds)
+
+    @property
+    def name(self):
+        self.check("name")
+        return super().name
+
+    @name.setter
+    def name(self, name):
+        multiprocessing.process.BaseProcess.name.fset(self, name)
+
+    @property
+    def exitcode(self):
+        self.check("exitcode")
+        return super().exitcode
+
+    def join(self, timeout=None):
+        self.check("join")
+        super().join(timeout)
+
+    def __del__(self):
+        self.check("__del__")
+
+
+class WatchedStart(WatchedProcess):
+    """By Process.start, and not by the engine's template."""
+
+    def start(self):
+        self.check("start")
+        super().start()
+
+
+@engine_only
+class HooksOfSubclasses(unittest.TestCase):
+    """They run under no lock of the pool's; under the one of all starts only where that is written."""
+
+    def watch(self, cls):
+        pool_class = type("Watched", (allcores.pool.Pool,), {
+            "Process": staticmethod(lambda ctx, *args, **kwds: cls(*args, **kwds))})
+        watches.append(Watch())
+        self.addCleanup(watches.clear)
+        pool = pool_class(2, context=multiprocessing.get_context("fork"), maxtasksperchild=1)
+        self.addCleanup(stop, pool)
+        watches[-1].locks = pool._workers._ends_lock, pool._workers.stacks._lock
+        with mock.patch.object(_worker_processes, "ENDS_MOST", 3):
+            for _ in range(10):
+                pool.apply(tasks.nothing)
+            with self.assertRaises(allcores.WorkerDied):
+                pool.apply(tasks.die, ("kill",))
+            pool.close()
+            pool.join()
+        return watches[-1].found
+
+    def check(self, cls, *hooks):
+        found = self.watch(cls).copy()
+        self.assertEqual([(hook, held) for hook, held in found if held], [])
+        self.assertLessEqual({"__init__", "name", "exitcode", "join", "__del__", *hooks},
+                             {hook for hook, _ in found})
+
+    def test_forked(self):
+        self.check(WatchedProcess)
+
+    def test_started(self):
+        self.check(WatchedStart, "start")
 
 
 for_each_method(globals(), Living, Ended, OwnClasses, Programs)

@@ -125,7 +125,7 @@ class ThreadedStarting(Case, unittest.TestCase):
         self.addCleanup(thread.join)
         self.addCleanup(waiting.set)
         pool = self.new_pool(2, maxtasksperchild=1)
-        prepare, armed, numbers = pool._crew.prepare, [], []
+        prepare, armed, numbers = pool._workers.make_replacement, [], []
 
         def prepare_and_interrupt(worker):
             tag = prepare(worker)
@@ -135,7 +135,7 @@ class ThreadedStarting(Case, unittest.TestCase):
                 time.sleep(0.01)
             return tag
 
-        pool._crew.prepare = prepare_and_interrupt
+        pool._workers.make_replacement = prepare_and_interrupt
         interrupts = 0
         for _ in range(100):
             armed.append(True)

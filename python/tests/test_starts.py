@@ -321,7 +321,7 @@ class Many(Program, unittest.TestCase):
 pool = context.Pool(100)
 tell(pool)
 pids, last = families.pids(pool), pool._pool[-1]
-depth, deepest, prepare = 0, 0, pool._crew.prepare
+depth, deepest, prepare = 0, 0, pool._workers.make_replacement
 def measure(worker):
     global depth, deepest
     depth += 1
@@ -330,7 +330,7 @@ def measure(worker):
         return prepare(worker)
     finally:
         depth -= 1
-pool._crew.prepare = measure
+pool._workers.make_replacement = measure
 os.kill(families.template(pool), signal.SIGSTOP)
 template = families.template(pool)
 for pid in pids:
@@ -340,7 +340,7 @@ for pid in pids:
 os.kill(template, signal.SIGCONT)
 print(pool.map(tasks.square, range(3), 1))
 families.wait(lambda: last not in pool._pool and pool._core.stat(), "the last replacement")
-print(deepest, pool._crew.failure)
+print(deepest, pool._workers.failure)
 """, "import families\n")
         out, err = self.finish(script, 0)
         self.assertEqual((out.splitlines(), err), (["[0, 1, 4]", "1 None"], ""))

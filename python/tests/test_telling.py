@@ -15,6 +15,7 @@ import unittest
 
 import allcores
 import tasks
+from allcores import _core
 from support import PATIENCE, Case, engine_only, for_each_method, pids, run_script
 
 LOGGER = multiprocessing.util.get_logger()
@@ -53,12 +54,32 @@ class Deaths(Case):
         elif self.method == "fork":
             self.assertGreater(error.peak_rss, len(ballast))
 
+    def test_named_fields(self):
+        """What the extension knows of a dead worker, and of one at work, has names."""
+        pool, seen = self.new_pool(1), []
+        make_exception = pool._workers.make_exception
+
+        def note(outcome, function):
+            seen.append(outcome)
+            return make_exception(outcome, function)
+
+        pool._workers.make_exception = note
+        with self.assertRaises(allcores.WorkerDied) as caught:
+            pool.apply(tasks.die, ("kill",))
+        self.assertEqual((seen[0].name, seen[0].pid, seen[0].worker),
+                         ("AC_EDIED", caught.exception.pid, 0))
+        self.assertIn((seen[0].signal, seen[0].exit_code), ((signal.SIGKILL, -1), (0, -1)))
+        pool.apply(tasks.nothing)
+        stat, = pool._core.workers(1)
+        self.assertIn(stat.state, (_core.WORKER_IDLE, _core.WORKER_BUSY))
+        self.assertEqual(stat.pid, pids(pool)[0])
+
     def test_last_stack(self):
         for signum in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):
             error = self.death(self.pool.apply, tasks.die_of, (signum,))
             self.assertEqual(error.exitcode, -signum)
             self.assertIn(" in die_of", error.stack)
-            self.assertNotIn("worker.py", error.stack)
+            self.assertNotIn("_worker.py", error.stack)
             self.assertIn(error.stack, str(error))
             self.assertNotIn(error.stack, repr(error))
 
@@ -203,8 +224,8 @@ class Unfetched(Case):
     def test_dropped_while_a_worker_is_replaced(self):
         """Which may happen in a look at what was dropped before."""
         pool = self.new_pool(2)
-        hook = "prepare" if self.method == "fork" else "start"
-        start, starts = getattr(pool._crew, hook), []
+        hook = "make_replacement" if self.method == "fork" else "start_worker"
+        start, starts = getattr(pool._workers, hook), []
 
         def start_and_drop(*args):
             starts.append(args)
@@ -214,7 +235,7 @@ class Unfetched(Case):
                 raise OSError(errno.EAGAIN, "not this time")
             return start(*args)
 
-        setattr(pool._crew, hook, start_and_drop)
+        setattr(pool._workers, hook, start_and_drop)
         with self.assertLogs(LOGGER, "ERROR"):  # of the calls that were killed
             LOGGER.error("perhaps none")
             for _ in range(10):
@@ -222,7 +243,7 @@ class Unfetched(Case):
                     os.kill(pids(pool)[0], signal.SIGKILL)
                 for _ in range(3000):
                     pool.apply_async(tasks.same, (1,))
-            setattr(pool._crew, hook, start)
+            setattr(pool._workers, hook, start)
             pool.close()
             pool.join()
         counts = pool._core.stat()
@@ -308,7 +329,7 @@ class Dump(Case):
             self.assertIn("state=RUN", text)
             self.assertRegex(text, rf"pid {pid}: at work for \d+\.\d s, call 11: tasks.nap_deep")
             self.assertIn(" in nap_deep", text)
-            self.assertNotIn("worker.py", text)
+            self.assertNotIn("_worker.py", text)
             self.assertIn("11 calls submitted: 0 waiting, 1 running, 10 done", text)
 
     def test_function_of_c(self):

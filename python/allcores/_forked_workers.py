@@ -8,22 +8,39 @@ standard library's, with a WorkerPopen in place of its own: the workers are not 
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import]  # makes no enums, which takes time
-import itertools
 import os
 import signal
 import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import get_start_method, popen_fork, util
-from multiprocessing import process as _stdlib_process
+from multiprocessing import popen_fork as _popen_fork  # noqa: F401: here, as for the first pool
+from multiprocessing import util
 from multiprocessing.process import BaseProcess
 
 from . import _core
-from .crew import UNKNOWN_EXIT, Crew, Made, has_ended
-from .descriptors import above_standard
-from .worker import be_forked_worker
+from ._descriptors import above_standard
+from ._stdlib_private import (
+    LazySentinel,
+    flush_std_streams,
+    forks_plainly,
+    keep_resource_tracker,
+    note_started,
+    number_of,
+    plain_signal,
+    popen_of,
+    set_next_number,
+    set_parent,
+    start_method_of,
+)
+from ._worker import run_forked_worker
+from ._worker_processes import (
+    UNKNOWN_EXIT,
+    UnstartedWorker,
+    WorkerProcesses,
+    exitcode_of,
+    has_ended,
+)
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -33,32 +50,11 @@ if TYPE_CHECKING:
 # ---- which processes ----
 
 
-def _is_from(module: str, function: object) -> bool:
-    return getattr(function, "__module__", None) == module
-
-
-def _forks_by_stdlib(cls: type[BaseProcess]) -> bool:
-    """Whether starting a process of this class is nothing but the standard library's fork.
-    Debuggers (pydevd) and gevent replace a part of it, and rely on its being called."""
-    import posix
-
-    popen = getattr(cls, "_Popen", None)
-    return (
-        os.fork is posix.fork
-        and cls.start is BaseProcess.start
-        and _is_from("multiprocessing.process", cls.start)
-        and _is_from("multiprocessing.context", popen)
-        and _is_from("multiprocessing.popen_fork", getattr(popen_fork.Popen, "_launch", None))
-    )
-
-
 def can_fork(process: BaseProcess) -> bool:
     """Whether the template may fork processes of this kind."""
-    cls = type(process)
     if not isinstance(process, BaseProcess):
         return False
-    method = getattr(cls, "_start_method", None) or get_start_method()
-    return method == "fork" and _forks_by_stdlib(cls)
+    return start_method_of(process) == "fork" and forks_plainly(type(process))
 
 
 # ---- their Process objects ----
@@ -115,15 +111,13 @@ class WorkerPopen:
             return None
         # Another thread may have asked, too, and in time: the engine remembers one end of a seat.
         if end is not None and self._core is not None:
-            self._note_end(*end)
+            self._note_end(end)
         return self.returncode
 
-    def _note_end(self, pid: int, signum: int, exitcode: int) -> None:
-        self._pid = pid or None
-        if signum:
-            self.returncode = -signum
-        else:
-            self.returncode = exitcode if exitcode >= 0 else UNKNOWN_EXIT
+    def _note_end(self, end: _core.Outcome) -> None:
+        self._pid = end.pid or None
+        exitcode = exitcode_of(end)
+        self.returncode = UNKNOWN_EXIT if exitcode is None else exitcode
         self._core = None
 
     def _send_signal(self, signum: int) -> None:
@@ -146,42 +140,20 @@ class WorkerPopen:
         """Nothing: the sentinel is closed with this object."""
 
 
-class _HasLazySentinel:
-    """A Process whose sentinel is opened when it is asked for. Process.start would copy it."""
-
-    _popen: WorkerPopen
-
-    @property
-    def _sentinel(self) -> int:
-        return self._popen.sentinel
-
-    @_sentinel.deleter
-    def _sentinel(self) -> None:
-        pass
-
-
 _started_classes: dict[type[BaseProcess], type[BaseProcess]] = {}
 
 
-def _note_started(process: BaseProcess, popen: WorkerPopen) -> None:
-    """What Process.start would do besides starting it."""
+def _make_started(process: BaseProcess, popen: WorkerPopen) -> None:
+    """The process was started by the engine."""
     cls = type(process)
     if cls not in _started_classes:
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        _started_classes[cls] = type(cls.__name__, (_HasLazySentinel, cls), names)
+        _started_classes[cls] = type(cls.__name__, (LazySentinel, cls), names)
     process.__class__ = _started_classes[cls]
-    process._popen = popen  # type: ignore[attr-defined]
-    # As start does: the function may refer to the process.
-    del process._target, process._args, process._kwargs  # type: ignore[attr-defined]
-    _stdlib_process._children.add(process)  # type: ignore[attr-defined]
+    note_started(process, popen)
 
 
-def _tag_of(process: BaseProcess) -> int:
-    """The number that multiprocessing's counter gave the process: the last of its _identity."""
-    return process._identity[-1]
-
-
-# ---- the crew ----
+# ---- the workers of a pool ----
 
 
 @contextmanager
@@ -218,54 +190,49 @@ def _warn_of_threads() -> None:
             pass  # filters make an error of it: os.fork, too, has forked then and goes on
 
 
-def _keep_tracker(keep: bool) -> None:
-    """To the resource tracker, a fork by this thread is Process.start's: the child uses the owner's
-    tracker. Any other child lets go of it and starts one of its own, which removes what a worker shares
-    when the worker exits. Older versions of CPython do not tell them apart."""
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    intent = getattr(tracker, "_fork_intent", None)
-    if intent is not None:
-        intent.preserve_fd = keep
-
-
 def _has_handlers() -> bool:
     """Whether a signal that a worker receives would run a Python handler of the program's."""
     for signum in range(1, signal.NSIG):
-        handler = _signal.getsignal(signum)
+        handler = plain_signal.getsignal(signum)
         if callable(handler) and handler is not signal.default_int_handler:
             return True
     return False
 
 
-class ForkedCrew(Crew):
+class ForkedWorkers(WorkerProcesses):
     """Workers that the engine's template forks."""
 
-    def __init__(self, make: Callable[[], Made], first: Made, has_initializer: bool) -> None:
+    def __init__(
+        self,
+        make: Callable[[], UnstartedWorker],
+        first: UnstartedWorker,
+        has_initializer: bool,
+    ) -> None:
         super().__init__(make, first)
         self._has_initializer = has_initializer
         self._owner = os.getpid()
         self._core: _core.Pool | None = None
-        self._firsts: list[Made] = []  # the first process of each worker
+        self._first_workers: list[UnstartedWorker] = []  # the first process of each worker
         self._mask: set[int] = set()
         self._stdin: TextIO | None = None  # the workers' sys.stdin
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
         """Open the engine's pool: forks the template once, which forks the workers."""
-        self._firsts = [self._first, *(self._make() for _ in range(workers - 1))]
-        self.processes = [process for process, _ in self._firsts]
+        self._first_workers = [self._first, *(self._make() for _ in range(workers - 1))]
+        self.processes = [process for process, _ in self._first_workers]
         sys.audit("os.fork")
-        util._flush_std_streams()  # type: ignore[attr-defined]
-        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        tags = [_tag_of(process) for process in self.processes]
-        _keep_tracker(True)
+        flush_std_streams()
+        self._mask = plain_signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        tags = [number_of(process) for process in self.processes]
+        keep_resource_tracker(True)
         try:
             with _null_input() as self._stdin:
                 core = _core.Pool(workers, recycle, self, result_type, tags, self._is_eager())
         finally:
-            _keep_tracker(False)
+            keep_resource_tracker(False)
         self._core = core
         for worker, process in enumerate(self.processes):
-            _note_started(process, WorkerPopen(core, worker, tags[worker]))
+            _make_started(process, WorkerPopen(core, worker, tags[worker]))
         _warn_of_threads()
         return core
 
@@ -274,21 +241,21 @@ class ForkedCrew(Crew):
         handler of the program's, which runs only where the interpreter does."""
         return self._has_initializer or _has_handlers()
 
-    def prepare(self, worker: int) -> int:
-        """Make the Process object of a worker that replaces another, and return its tag. The extension
-        calls it in a thread that runs no signal handlers."""
+    def make_replacement(self, worker: int) -> int:
+        """Make the Process object of a worker that replaces another, and return its tag. The
+        extension calls it in a thread that runs no signal handlers."""
         # The engine knows how the last process of a seat has ended, not those before it.
         has_ended(self.processes[worker])
         self.record_end(worker)
         process, _ = self._make()
         assert self._core is not None
-        _note_started(process, WorkerPopen(self._core, worker, _tag_of(process)))
-        self.seat(worker, process)
+        _make_started(process, WorkerPopen(self._core, worker, number_of(process)))
+        self.put_in_seat(worker, process)
         util.debug("added worker")
         if problem := self.describe_template():
             util.sub_warning(problem)
         self.reap_recorded()
-        return _tag_of(process)
+        return number_of(process)
 
     def describe_template(self) -> str | None:
         """What is wrong with the template, or None."""
@@ -301,23 +268,23 @@ class ForkedCrew(Crew):
             "inherit locks that these hold"
         )
 
-    def run(self, worker: int, tag: int) -> int:
+    def run_worker(self, worker: int, tag: int) -> int:
         """In the worker's process: do its work. Return its exit code."""
-        _keep_tracker(False)  # the worker's own forks are its program's
+        keep_resource_tracker(False)  # the worker's own forks are its program's
         process, seat = self._process_of(worker, tag)
         seat.assign(worker, -1, self.stacks.fd)
         seat.stdin = self._stdin
-        return be_forked_worker(process, seat, self._owner, self._mask)
+        return run_forked_worker(process, seat, self._owner, self._mask)
 
-    def _process_of(self, worker: int, tag: int) -> Made:
-        first, _ = self._firsts[worker]
-        if _tag_of(first) == tag:
-            return self._firsts[worker]
+    def _process_of(self, worker: int, tag: int) -> UnstartedWorker:
+        first, _ = self._first_workers[worker]
+        if number_of(first) == tag:
+            return self._first_workers[worker]
         # A replacement. The Process object that the owner has made for it is not in this copy of
         # its memory: make the same one.
-        _stdlib_process._process_counter = itertools.count(tag)  # type: ignore[attr-defined]
+        set_next_number(tag)
         process, seat = self._make()
-        process._parent_pid = self._owner  # type: ignore[attr-defined]
+        set_parent(process, self._owner)
         return process, seat
 
     def ended_pid(self, process: BaseProcess) -> int:
@@ -328,12 +295,12 @@ class ForkedCrew(Crew):
         """Terminate a pool that could not be opened, as far as it was."""
         core = core or self._core
         if core is not None:  # all were started, and perhaps not all noted
-            for worker, (process, _) in enumerate(self._firsts):
-                if process._popen is None:  # type: ignore[attr-defined]
-                    _note_started(process, WorkerPopen(core, worker, _tag_of(process)))
+            for worker, (process, _) in enumerate(self._first_workers):
+                if popen_of(process) is None:
+                    _make_started(process, WorkerPopen(core, worker, number_of(process)))
         super().stop(core)
 
     def reap(self, timeout: float | None = None) -> None:
         """Join all processes, which have exited or are about to."""
         super().reap(timeout)
-        self._core = None  # which refers to this crew
+        self._core = None  # which refers to this object

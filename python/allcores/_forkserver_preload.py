@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Imported by the forkserver before it serves: see servers.py. Its workers then need not import the
+"""Imported by the forkserver before it serves: see _stdlib_servers.py. Its workers then need not import the
 package, one after the other."""
 
 from __future__ import annotations
@@ -7,13 +7,14 @@ from __future__ import annotations
 import signal
 from multiprocessing import process, util
 
-from . import worker
+from . import _worker
+from ._stdlib_private import target_of
 
 
 def _unblock(_: object) -> None:
     """Runs in each process that the forkserver has forked, before its run(). SIGINT is blocked; a
     worker unblocks it when its own handler is set."""
-    if getattr(process.current_process(), "_target", None) is not worker.main:
+    if target_of(process.current_process()) is not _worker.main:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 

@@ -5,7 +5,7 @@ tracker, and the forkserver, which forks the workers of that start method.
 The forkserver passes its signal mask on to whatever it forks. SIGINT is blocked in it, since Ctrl-C
 must meet neither a forkserver nor a worker that is still importing: each would print a traceback of
 its own. Processes that the program starts by the same forkserver get SIGINT unblocked: see
-_preloaded.py.
+_forkserver_preload.py.
 
 Before it serves, the forkserver imports what it is told to; in CPython 3.14.1 and later (and late
 3.13) that is the main program, too, which may take long. Whoever starts a process waits for that. An
@@ -19,7 +19,8 @@ import signal
 import time
 from multiprocessing import util
 
-from .descriptors import standard_reserved
+from ._descriptors import standard_reserved
+from ._stdlib_private import forkserver_pid, preload_in_forkserver
 from .errors import StartError
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -39,26 +40,21 @@ def ensure_running(method: str, mask: set[Any]) -> None:
 
 
 def _ensure_forkserver(mask: set[Any]) -> None:
-    server = _forkserver()
+    from multiprocessing import forkserver  # here: the other methods do without it
+
     # Who blocks SIGINT keeps it blocked.
-    ours = "allcores.worker" if signal.SIGINT in mask else "allcores._preloaded"
-    if ours not in server._preload_modules:
-        server._preload_modules = [*server._preload_modules, ours]
+    preload_in_forkserver(
+        "allcores._worker" if signal.SIGINT in mask else "allcores._forkserver_preload"
+    )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask | {signal.SIGINT})
-        server.ensure_running()
+        forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _forkserver() -> Any:
-    from multiprocessing import forkserver  # here: the other methods do without it
-
-    return forkserver._forkserver
-
-
-def prepare(method: str, mask: set[Any]) -> None:
+def start_and_wait(method: str, mask: set[Any]) -> None:
     """The same, and wait for it. Starting a worker would wait, too, but no signal handler runs
     meanwhile; here handlers run, and what they raise loses nothing."""
     try:
@@ -74,7 +70,7 @@ def _wait_for_forkserver() -> None:
     # The first start needs it. The forkserver takes longer than this import.
     from multiprocessing import popen_forkserver  # noqa: F401
 
-    pid = _forkserver()._forkserver_pid
+    pid = forkserver_pid()
     if pid is None:  # another thread found it dead, and is about to start it
         return
     end = util.Finalize(None, _end, args=(pid,), exitpriority=-100)

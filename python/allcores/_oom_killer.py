@@ -48,7 +48,7 @@ def _group_files(root: str) -> list[str]:
     return files
 
 
-def read(root: str = "/") -> Kills:
+def read_kills(root: str = "/") -> Kills:
     """Read the counters. Tests set root."""
     for path in _group_files(root):
         group = _read_field(path, "oom_kill")
@@ -57,7 +57,7 @@ def read(root: str = "/") -> Kills:
     return Kills(_read_field(os.path.join(root, "proc/vmstat"), "oom_kill"), None)
 
 
-def verdict(before: Kills, after: Kills, deaths: int) -> bool | None:
+def was_killed(before: Kills, after: Kills, deaths: int) -> bool | None:
     """Whether the OOM killer killed a worker between two readings. deaths: how many workers died by
     SIGKILL between them, including this one. None: it cannot be known here."""
     if before.group is not None and after.group is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a pool's owner knows of its worker processes: their Process objects, and how they ended.
 
-_forked.py and _started.py say how they come into being.
+_forked_workers.py and _started_workers.py say how they come into being.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from multiprocessing import popen_fork
-from multiprocessing import process as _stdlib_process
 from multiprocessing.process import BaseProcess
 
-from . import _core, errors, oom, stacks
-from .worker import Seat, main
+from . import _core, _oom_killer, _worker_stacks, errors
+from ._stdlib_private import child_popen_of, disown
+from ._worker import Seat, main
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -26,18 +25,20 @@ if TYPE_CHECKING:
 
 # Held while a process is reaped or started by Process.start. How a process ended can be read once
 # only (waitpid, the pipe of the forkserver), so of two threads that ask at once one gets a wrong
-# answer. And starting a process polls all others (multiprocessing's _cleanup).
-reaping = threading.RLock()
-_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+# answer. And starting a process polls all others. The order of locks: docs/architecture.md.
+reaping_lock = threading.RLock()
+_instances: weakref.WeakSet[WorkerProcesses] = weakref.WeakSet()
 
 
 def _disown_workers() -> None:
     """Runs in a forked child. The workers are its parent's: the child must not terminate them
-    when it exits, as multiprocessing does with a process's own children."""
-    global reaping
-    reaping = threading.RLock()
-    for crew in _crews:
-        _stdlib_process._children.difference_update(crew.processes)  # type: ignore[attr-defined]
+    when it exits, as multiprocessing does with a process's own children. Other threads of the
+    parent may have held the locks."""
+    global reaping_lock
+    reaping_lock = threading.RLock()
+    for workers in _instances:
+        disown(workers.processes)
+        workers.renew_locks()
 
 
 os.register_at_fork(after_in_child=_disown_workers)
@@ -60,6 +61,13 @@ def has_ended(process: BaseProcess) -> bool:
         return True
 
 
+def exitcode_of(outcome: _core.Outcome) -> int | None:
+    """How a process ended, as Process.exitcode; None: that is not known."""
+    if outcome.signal:
+        return -outcome.signal
+    return outcome.exit_code if outcome.exit_code >= 0 else None
+
+
 # Keep exit details for the last 1,000 dead workers: a result may be fetched long after its worker
 # died. Of older deaths only the engine's own details are known.
 ENDS_MOST = 1000
@@ -70,11 +78,11 @@ ENDS_MOST = 1000
 UNKNOWN_EXIT = 255
 
 
-def _look_for_others(process: BaseProcess) -> None:
+def _note_reaped_by_others(process: BaseProcess) -> None:
     """Note the end of a child that somebody else has reaped: a handler of the program's, or, where
     SIGCHLD is ignored, the kernel. multiprocessing would take the child for alive."""
-    popen = getattr(process, "_popen", None)
-    if not isinstance(popen, popen_fork.Popen) or popen.method == "forkserver":
+    popen = child_popen_of(process)
+    if popen is None:
         return
     try:
         os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -93,25 +101,25 @@ def _exitcode_within(process: BaseProcess, timeout: float | None) -> int | None:
     end = time.monotonic() + timeout
     pause = 0.0005
     while (exitcode := process.exitcode) is None and time.monotonic() < end:
-        _look_for_others(process)
+        _note_reaped_by_others(process)
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
     return exitcode
 
 
-class End:
+class ProcessEnd:
     """How a process ended that has left its seat, as far as it is known."""
 
-    def __init__(self, process: BaseProcess, written: str) -> None:
-        self.name = process.name
-        self.stack = stacks.crash_stack(written)
-        self.start_failure = stacks.start_failure(written)
+    def __init__(self, process: BaseProcess, name: str, written: str) -> None:
+        self.name = name
+        self.stack = _worker_stacks.crash_stack(written)
+        self.start_failure = _worker_stacks.start_failure(written)
         self._process: BaseProcess | None = process  # until it has been reaped
         self._exitcode: int | None = None
 
     def reap(self, timeout: float | None) -> int | None:
         """Wait for the process, and return its exit code; None: not within timeout seconds."""
-        with reaping:
+        with reaping_lock:
             try:
                 self._reap(timeout)
             except ValueError:  # its user has closed the Process object
@@ -129,8 +137,8 @@ class End:
             self._process = None  # closes its descriptors
 
 
-# A Process object for a worker, and the seat that its function will be given.
-Made = tuple[BaseProcess, Seat]
+# A Process object that was not started yet, and the seat that its function will be given.
+UnstartedWorker = tuple[BaseProcess, Seat]
 
 
 def make_process(
@@ -138,7 +146,7 @@ def make_process(
     context: Any,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
-) -> Made:
+) -> UnstartedWorker:
     """A Process object for one more worker. make(context, ...) makes it: Pool.Process."""
     seat = Seat()
     process = make(context, target=main, args=(seat, initializer, initargs))
@@ -147,42 +155,51 @@ def make_process(
     return process, seat
 
 
-class Crew:
+class WorkerProcesses:
     """The worker processes of a pool, as the owner knows them.
 
-    make: makes the Process object of one more worker; first: what it has returned first.
+    make: makes one more UnstartedWorker; first: what it has returned first.
 
     The engine calls it from any thread. It has no reference to the pool, so that the pool can be
-    garbage-collected while the crew is in use.
+    garbage-collected while its workers are in use.
     """
 
-    def __init__(self, make: Callable[[], Made], first: Made) -> None:
+    def __init__(self, make: Callable[[], UnstartedWorker], first: UnstartedWorker) -> None:
         self._make = make
         self._first = first
-        # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it. The
-        # engine is not called under it: the engine may wait for a thread that starts a worker, which
-        # comes here. Reentrant, since a garbage collection in this thread may come here, too.
+        # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it.
+        # Neither the engine nor code of the user's is called under it: the engine may wait for a
+        # thread that starts a worker, which comes here. So what may be the last reference to a
+        # Process object is dropped behind it. Reentrant, since a garbage collection in this
+        # thread may come here, too.
         self._ends_lock = threading.RLock()
         self._recorded: set[int] = set()  # seats whose process's end is in _ends
-        self._ends: dict[int, End] = {}  # by pid, the oldest first
-        self._unreaped: list[End] = []
+        self._ends: dict[int, ProcessEnd] = {}  # by pid, the oldest first
+        self._unreaped: list[ProcessEnd] = []
         self.processes: list[BaseProcess] = []
-        self.stacks = stacks.Stacks()
-        self._kills_before = oom.read()
+        self.stacks = _worker_stacks.Stacks()
+        self._kills_before = _oom_killer.read_kills()
         self._killed: set[int] = set()  # pids of workers that died by SIGKILL and were explained
         self.failure: BaseException | None = None
         self.terminated = False  # the pool was terminated: start no more processes
-        _crews.add(self)
+        _instances.add(self)
+
+    def renew_locks(self) -> None:
+        """In a forked child, which can still ask for the exceptions of calls that had failed."""
+        self._ends_lock = threading.RLock()
+        self.stacks.renew_lock()
 
     def open(self, workers: int, recycle: int, result_type: type[_core.Task]) -> _core.Pool:
-        """Open the engine's pool: its workers are this crew's."""
+        """Open the engine's pool: its workers are these."""
         raise NotImplementedError
 
-    def seat(self, worker: int, process: BaseProcess) -> None:
+    def put_in_seat(self, worker: int, process: BaseProcess) -> None:
         """This process is in that seat from now on."""
         with self._ends_lock:
+            before = self.processes[worker : worker + 1]
             self.processes[worker : worker + 1] = [process]
             self._recorded.discard(worker)
+        del before
 
     def record_end(self, worker: int) -> None:
         """The process in this seat, if there is one, has ended. Before the next one can overwrite
@@ -190,62 +207,55 @@ class Crew:
         if worker >= len(self.processes):
             return
         process = self.processes[worker]
-        pid = pid_of(process)
+        name, pid = process.name, pid_of(process)
+        forgotten = []
         with self._ends_lock:
             if worker in self._recorded:  # a first attempt to replace it failed
                 return
             self._recorded.add(worker)
-            end = End(process, self.stacks.take(worker))
+            end = ProcessEnd(process, name, self.stacks.take(worker))
             self._unreaped.append(end)
-            self._ends.pop(pid, None)
+            forgotten.append(self._ends.pop(pid, None))
             self._ends[pid] = end
             if len(self._ends) > ENDS_MOST:
-                del self._ends[next(iter(self._ends))]
+                forgotten.append(self._ends.pop(next(iter(self._ends))))
+        del forgotten
 
     def reap_recorded(self) -> None:
         """Reap those that have ended, without waiting. If another thread is reaping, the next call
         does it: a garbage collection in that thread may wait for this one."""
-        if reaping.acquire(blocking=False):
+        if reaping_lock.acquire(blocking=False):
             try:
                 # Others may append to the list meanwhile.
                 for end in [end for end in self._unreaped if end.reap(0) is not None]:
                     if end in self._unreaped:
                         self._unreaped.remove(end)
             finally:
-                reaping.release()
+                reaping_lock.release()
 
-    def explain(
-        self,
-        status: int,
-        name: str,
-        text: str,
-        signum: int,
-        exitcode: int,
-        pid: int,
-        worker: int,
-        ran_ns: int,
-        peak_rss: int,
-        function: object,
-    ) -> BaseException:
-        """The exception for a call that failed (the arguments: see struct ac_outcome)."""
-        if name != "AC_EDIED":
-            error = errors.from_code(status, name, text)
-            if isinstance(error, errors.StartError) and self.failure:
-                error.__cause__ = self.failure
-            return error
-        end = self._find_end(pid, worker)
-        known: int | None = -signum if signum else exitcode
-        if known == -1 and not signum:
+    def make_exception(self, outcome: _core.Outcome, function: object) -> BaseException:
+        """The exception for a call that failed."""
+        if outcome.name == "AC_EDIED":
+            return self._make_worker_died(outcome, function)
+        error = errors.from_code(outcome.status, outcome.name, outcome.text)
+        if isinstance(error, errors.StartError) and self.failure:
+            error.__cause__ = self.failure
+        return error
+
+    def _make_worker_died(self, outcome: _core.Outcome, function: object) -> errors.WorkerDied:
+        end = self._find_end(outcome.pid, outcome.worker)
+        exitcode = exitcode_of(outcome)
+        if exitcode is None and end:
             # A worker that is not our child (forkserver): its parent reports a moment later.
-            known = end.reap(1.0) if end else None
+            exitcode = end.reap(1.0)
         return errors.WorkerDied(
-            pid or None,
-            known,
+            outcome.pid or None,
+            exitcode,
             end.name if end else None,
             errors.describe(function),
-            self._judge_oom(pid) if known == -signal.SIGKILL else False,
-            ran_ns / 1e9 if ran_ns else None,
-            self._peak_of(peak_rss),
+            self._was_oom_killed(outcome.pid) if exitcode == -signal.SIGKILL else False,
+            outcome.ran_ns / 1e9 if outcome.ran_ns else None,
+            self._peak_of(outcome.peak_rss),
             end.stack if end else None,
         )
 
@@ -253,26 +263,29 @@ class Crew:
         """The worker's peak memory, or None."""
         return peak_rss or None
 
-    def _judge_oom(self, pid: int) -> bool | None:
-        """Count this death by SIGKILL. Return whether the OOM killer caused it: see oom.verdict."""
+    def _was_oom_killed(self, pid: int) -> bool | None:
+        """Count this death by SIGKILL. Return whether the OOM killer caused it."""
         self._killed.add(pid)
-        return oom.verdict(self._kills_before, oom.read(), len(self._killed))
+        kills = _oom_killer.read_kills()
+        return _oom_killer.was_killed(self._kills_before, kills, len(self._killed))
 
     def is_current(self, worker: int, pid: int) -> bool:
         """Whether this process is in that seat, and has not been reaped."""
-        with reaping:
+        with reaping_lock:
             if worker >= len(self.processes):
                 return False
             process = self.processes[worker]
             return not has_ended(process) and process.pid == pid
 
-    def _find_end(self, pid: int, worker: int) -> End | None:
+    def _find_end(self, pid: int, worker: int) -> ProcessEnd | None:
         with self._ends_lock:
             process = self.processes[worker] if worker < len(self.processes) else None
-        ended_pid = self.ended_pid(process) if process is not None else 0
+        if process is None:
+            return self._ends.get(pid)
+        name, ended_pid = process.name, self.ended_pid(process)
         with self._ends_lock:
-            if ended_pid == pid and process is not None and worker not in self._recorded:
-                return End(process, self.stacks.peek(worker))
+            if ended_pid == pid and worker not in self._recorded:
+                return ProcessEnd(process, name, self.stacks.peek(worker))
             return self._ends.get(pid)
 
     def describe_template(self) -> str | None:
@@ -284,8 +297,8 @@ class Crew:
         return pid_of(process)
 
     def stop(self, core: _core.Pool | None) -> None:
-        """Terminate a pool that could not be opened, as far as it was. core: the engine's; None: there is
-        none."""
+        """Terminate a pool that could not be opened, as far as it was. core: the engine's; None:
+        there is none."""
         self.terminated = True
         if core is not None:
             core.terminate()  # else the engine replaces workers that are terminated

@@ -17,16 +17,16 @@ import signal
 import threading
 import weakref
 
-from .descriptors import above_standard
+from ._descriptors import above_standard
 
 AREA = 1 << 26  # bytes; no worker writes that much in its life
 
 # A signal that programs hardly use.
 SIGNAL = getattr(signal, "SIGRTMAX", 0) - 1
 
-_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
+_WORKER_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_worker.py")
 
-MOST = 16384  # bytes of a stack that are shown
+SHOWN_MOST = 16384  # bytes of a stack that are shown
 
 
 class Stacks:
@@ -51,6 +51,10 @@ class Stacks:
                 self._close()
                 self.fd = -1
 
+    def renew_lock(self) -> None:
+        """In a forked child."""
+        self._lock = threading.RLock()
+
     def _pieces(self, worker: int) -> list[tuple[int, bytes]]:
         """The parts of an area that were ever written, as (position, bytes)."""
         position, end = worker * AREA, (worker + 1) * AREA
@@ -72,7 +76,7 @@ class Stacks:
         """What the worker in this seat (from 0) has written since the last take."""
         with self._lock:
             data = b"".join(data for _, data in self._pieces(worker))
-        return data.replace(b"\0", b"")[:MOST].decode(errors="replace")
+        return data.replace(b"\0", b"")[:SHOWN_MOST].decode(errors="replace")
 
     def take(self, worker: int) -> str:
         """The same, and remove it."""
@@ -101,7 +105,7 @@ def task_stacks(text: str) -> str:
     for line in text.strip().splitlines():
         if not line.startswith("  File "):
             own = False
-        elif line.startswith(f'  File "{_MAIN}"') and line.endswith(" in main"):
+        elif line.startswith(f'  File "{_WORKER_FILE}"') and line.endswith(" in main"):
             own = True
             if lines and not lines[-1].startswith("  File "):
                 lines.append("  (a function that is not written in Python)")

@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import]  # makes no enums, which would take a worker long
-import atexit
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from multiprocessing import util
-from multiprocessing.context import get_spawning_popen
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd, ForkingPickler
+from pickle import UnpicklingError
 
-from . import _core, stacks
-from .descriptors import above_standard
-from .errors import cut, describe
+from . import _core, _worker_stacks
+from ._descriptors import above_standard
+from ._stdlib_private import (
+    is_pickled_for_start,
+    maybe_encoding_error,
+    plain_signal,
+    run_in_child,
+    with_traceback,
+)
+from .errors import class_name, cut, describe, is_a, one_line, safe_repr
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import Any, TextIO
 
 
@@ -44,7 +50,7 @@ class Seat:
         self.stacks_fd = stacks_fd
 
     def __getstate__(self) -> Any:
-        if get_spawning_popen() is None:
+        if not is_pickled_for_start():
             raise RuntimeError("a seat can be pickled only for a process that is being started")
         fds = [self._fd, self.stacks_fd]
         return self.number, [DupFd(fd) for fd in fds if fd >= 0]
@@ -75,13 +81,13 @@ def _ignore_interrupt(signum: int, frame: object) -> None:
 
 
 def _ignore_interrupts() -> None:
-    if _signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        _signal.signal(signal.SIGINT, _ignore_interrupt)
+    if plain_signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        plain_signal.signal(signal.SIGINT, _ignore_interrupt)
 
 
 def _set_up(seat: Seat) -> None:
     _ignore_interrupts()
-    _signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    plain_signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if seat.stdin is not None:
         sys.stdin = seat.stdin
     # What a task prints must be written before its result is sent: the owner may kill the worker
@@ -90,7 +96,9 @@ def _set_up(seat: Seat) -> None:
     for stream in streams:
         try:
             stream.reconfigure(line_buffering=True)
-        except Exception:  # None, closed, or an object of the program's own
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # None, closed, or an object of the program's own
             pass
 
 
@@ -115,34 +123,16 @@ def _open_parent_sentinel(owner: int) -> int | None:
         return None
 
 
-def be_forked_worker(
+def run_forked_worker(
     process: BaseProcess, seat: Seat, owner: int, mask: Iterable[int]
 ) -> int:
     """Run a worker that the engine's template forked, and return its exit code. All signals may be
     blocked so far; mask is that of the thread that made the pool."""
     signal.set_wakeup_fd(-1)  # the owner's
     _ignore_interrupts()
-    _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    plain_signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     _hide_stdin()
-    return _bootstrap(process, _open_parent_sentinel(owner))
-
-
-# Whether multiprocessing's forked processes run atexit functions, their finalizers among them. In
-# older versions Process._bootstrap runs the finalizers, and atexit functions never run.
-_RUNS_ATEXIT = sys.version_info >= (3, 13)
-
-
-def _bootstrap(process: Any, sentinel: int | None) -> int:
-    """Run the process as multiprocessing.popen_fork does."""
-    if _RUNS_ATEXIT:
-        atexit._clear()  # the owner's
-        atexit.register(util._exit_function)  # type: ignore[attr-defined]
-    try:
-        code: int = process._bootstrap(parent_sentinel=sentinel)
-        return code
-    finally:
-        if _RUNS_ATEXIT:
-            atexit._run_exitfuncs()
+    return run_in_child(process, _open_parent_sentinel(owner))
 
 
 # ---- all workers ----
@@ -152,7 +142,7 @@ def main(
     seat: Seat, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
     """Take the seat, run the initializer, run calls until the worker is to exit."""
-    fd = stacks.write_to(seat.stacks_fd, seat.number)
+    fd = _worker_stacks.write_to(seat.stacks_fd, seat.number)
     try:
         _set_up(seat)
         worker = seat.take()
@@ -161,59 +151,85 @@ def main(
         return
     except BaseException as error:
         # The owner may learn no more than the exit code otherwise.
-        stacks.write_start_failure(fd, _line(error))
+        _worker_stacks.write_start_failure(fd, cut(one_line(error)))
         raise
     if initializer is not None:
         worker.say(f"the initializer, {describe(initializer)}")
         try:
             initializer(*initargs)
         except BaseException as error:
-            worker.ready(1, refusal(initializer, error))
+            worker.ready(1, initializer_failure(initializer, error))
             raise
     worker.ready()
     worker.run()
     util.debug("worker exits")
 
 
-def _line(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text can't be made)"
-    return cut(f"{type(error).__name__}: {text}")
-
-
-def refusal(initializer: Callable[..., object], error: BaseException) -> str:
+def initializer_failure(initializer: Callable[..., object], error: BaseException) -> str:
     """Why a worker can't start."""
-    return cut(f"initializer {describe(initializer)} raised {_line(error)}")
+    return cut(f"initializer {describe(initializer)} raised {one_line(error)}")
 
 
-# Where a call failed: enum stage in ext/worker.c.
-DECODE, RUN, ENCODE = range(3)
+# ---- failures of calls ----
+#
+# Exceptions and values are their user's objects: whatever code of theirs runs here may raise anything,
+# or recurse without end. That fails the call and not the worker. KeyboardInterrupt alone ends
+# the worker: here it comes from a signal handler of the program's.
+
+
+class _Text:
+    """Has this repr."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _encoding_error(reason: BaseException, thing: object) -> Exception:
+    """This object can't be sent to the owner."""
+    return maybe_encoding_error(_Text(safe_repr(reason)), _Text(safe_repr(thing)))
+
+
+def _to_be_raised(stage: int, error: BaseException, value: object) -> BaseException:
+    # A MemoryError stays: the repr of the value takes more memory.
+    if stage == _core.STAGE_ENCODE and not is_a(error, MemoryError):
+        return _encoding_error(error, value)
+    # Its like would end the owner. (What the function raises of this kind ends the worker.)
+    if not is_a(error, Exception):
+        return UnpicklingError(f"reading the call raised {safe_repr(error)}")
+    return error
+
+
+def _checked(wrapped: Any) -> bytes:
+    """Its pickle. It is unpickled once here: otherwise the owner would be the first to find out that this
+    does not work."""
+    data = bytes(ForkingPickler.dumps(wrapped))
+    if not is_a(ForkingPickler.loads(data), BaseException):
+        raise TypeError(f"{class_name(wrapped.exc)} is rebuilt as something else")
+    return data
 
 
 def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
-    """The pickle of the exception that the owner is to raise.
-
-    The worker unpickles it once to check that this works: otherwise the owner would be the first
-    to find out that it does not.
-    """
-    # Imported here: it takes time, and most workers never need it.
-    from multiprocessing.pool import (  # type: ignore[attr-defined]
-        ExceptionWithTraceback,
-        MaybeEncodingError,
-    )
-
-    frames = error.__traceback__
-    # A MemoryError stays: MaybeEncodingError makes the repr of the value, which takes more memory.
-    if stage == ENCODE and not isinstance(error, MemoryError):
-        error = MaybeEncodingError(error, value)
-    wrapped = ExceptionWithTraceback(error, frames)
+    """The pickle of the exception that the owner is to raise. stage: where the call failed, one of
+    _core.STAGE_...; value: what the function returned, if it did."""
+    frames = _traceback_of(error)
+    raised = _to_be_raised(stage, error, value)
     try:
-        data = bytes(ForkingPickler.dumps(wrapped))
-        if not isinstance(ForkingPickler.loads(data), BaseException):
-            raise TypeError(f"{type(error).__name__} is rebuilt as something else")
-        return data
-    except Exception as problem:
-        wrapped.exc = MaybeEncodingError(problem, error)
-        return bytes(ForkingPickler.dumps(wrapped))
+        return _checked(with_traceback(raised, frames))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
+        replacement = _encoding_error(problem, raised)
+    try:
+        return _checked(with_traceback(replacement, frames))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # even the lines of the traceback are read by code of the program's
+        return bytes(ForkingPickler.dumps(replacement))
+
+
+def _traceback_of(error: BaseException) -> TracebackType | None:
+    frames: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    return frames
