@@ -271,6 +271,42 @@ except ValueError as error:
                          (0, "['one', 'two']\ncannot find context for 'spawn'\n", ""))
 
 
+    def test_contexts_that_others_registered(self):
+        """As joblib's loky is: by its own name, as the default, and no more when it has gone."""
+        code, out, err = run("-c", """
+import multiprocessing
+import allcores
+from multiprocessing import context as theirs
+
+class OwnProcess(theirs.SpawnProcess):
+    _start_method = "own"
+
+class OwnContext(theirs.BaseContext):
+    _name = "own"
+    Process = OwnProcess
+
+own = OwnContext()
+allcores.context._concrete_contexts["own"] = own
+for ask in allcores.get_context, allcores.get_context("fork").get_context:
+    assert ask("own") is own
+assert own.get_context("fork").get_start_method() == "fork"
+assert type(allcores.get_context("fork")) is allcores.context.ForkContext
+allcores.set_start_method("own")
+assert multiprocessing.get_start_method() == allcores.get_start_method() == "own"
+assert allcores.get_context() is own
+allcores.set_start_method("fork", force=True)
+assert allcores.get_context() is allcores.get_context("fork") is not own
+theirs._concrete_contexts["spawn"] = own
+assert allcores.get_context("spawn") is own
+del theirs._concrete_contexts["own"]
+try:
+    allcores.get_context("own")
+except ValueError as error:
+    print(error)
+""")
+        self.assertEqual((code, out, err), (0, "cannot find context for 'own'\n", ""))
+
+
 class Processors(unittest.TestCase):
     """allcores.cpus and cpu_count."""
 
