@@ -14,7 +14,7 @@ import atexit
 import itertools
 import os
 import sys
-from multiprocessing import get_start_method, process, util
+from multiprocessing import context, get_start_method, process, util
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plain_signal"]
 
+_context: Any = context
 _process: Any = process
 _util: Any = util
 _atexit: Any = atexit
@@ -41,9 +42,7 @@ def is_gil_enabled() -> bool:
 
 def default_context() -> DefaultContext:
     """multiprocessing's own context. context._default_context: all functions of multiprocessing are
-    its methods."""
-    from multiprocessing import context
-
+    its methods. Not imported here: a program may have put this package in multiprocessing's place."""
     return context._default_context
 
 
@@ -55,9 +54,7 @@ def start_method_of(process: BaseProcess) -> str:
 
 def is_pickled_for_start() -> bool:
     """Whether this thread is pickling what a new process needs: context.get_spawning_popen()."""
-    from multiprocessing.context import get_spawning_popen
-
-    return get_spawning_popen() is not None
+    return _context.get_spawning_popen() is not None
 
 
 def is_helper_process() -> bool:

@@ -186,7 +186,7 @@ print(allcores.frozen is multiprocessing.frozen)
         queue.join_thread()
 
 
-class Contexts(unittest.TestCase):
+class Contexts(Case, unittest.TestCase):
     """Start methods are shared with the standard library."""
 
     def test_get_context(self):
@@ -305,6 +305,42 @@ except ValueError as error:
     print(error)
 """)
         self.assertEqual((code, out, err), (0, "cannot find context for 'own'\n", ""))
+
+
+    @engine_only
+    def test_in_the_place_of_multiprocessing(self):
+        """A program that wants other packages to use this one puts it there. The submodules are
+        the standard library's, so they are imported before."""
+        for method in METHODS:
+            code, out, err = run_script(self, f"""
+import importlib, pkgutil, sys
+import multiprocessing as theirs
+for _, name, _ in pkgutil.iter_modules(theirs.__path__):
+    if "win32" not in name:
+        importlib.import_module("multiprocessing." + name)
+import allcores
+sys.modules["multiprocessing"] = allcores
+import multiprocessing
+from multiprocessing import synchronize, get_context, Queue, Process, util
+from multiprocessing.pool import ThreadPool
+
+def square(x):
+    return x * x
+
+if __name__ == "__main__":
+    assert multiprocessing is allcores
+    assert multiprocessing.get_start_method() == theirs.get_start_method()
+    multiprocessing.set_start_method({method!r}, force=True)
+    assert get_context().get_start_method() == theirs.get_start_method() == {method!r}
+    with multiprocessing.Pool(2) as pool:
+        print(*pool.map(square, range(3)), *pool.imap(square, [3]),
+              pool.apply_async(square, (4,), callback=str).get(), type(pool).__module__)
+    process = Process(target=square, args=(1,))
+    process.start()
+    process.join()
+    print(process.exitcode)
+""")
+            self.assertEqual((code, out, err), (0, "0 1 4 9 16 allcores.pool\n0\n", ""))
 
 
 class Processors(unittest.TestCase):
