@@ -72,7 +72,6 @@ def methods_of(pool):
         "close": pool.close,
         "join": pool.join,
         "terminate": pool.terminate,
-        "end of with": lambda: pool.__exit__(None, None, None),
         "close again": pool.close,
         "join after terminate": pool.join,
     }
@@ -265,6 +264,26 @@ class WhateverTheOwnerDoes(Case):
 
 
 @engine_only
+class BlockLeft(Case):
+    """A child that leaves the with block of a pool, as one that is forked in it does."""
+
+    def test_what_ends_the_block_is_not_hidden(self):
+        def leave(error):
+            with pool:
+                raise error
+        pool = self.new_pool(2)
+        result = pool.map_async(tasks.nap, [0.1] * 6, 1)
+        found = in_fork([("exit", lambda: leave(SystemExit(3))),
+                         ("error", lambda: leave(KeyError(3)))])
+        self.assertEqual(found[-1], "threads: 1")
+        for line in found[:-1]:  # entering it in the child is a use of the pool
+            self.assertIn("RuntimeError", line)
+        self.assertEqual(in_fork([("end", lambda: pool.__exit__(None, None, None))]),
+                         ["end: returned None", "threads: 1"])
+        self.assertEqual(result.get(PATIENCE), [0.1] * 6)
+
+
+@engine_only
 class ProperEnd(Case):
     """A child that ends as programs end, with the pool in its globals."""
 
@@ -290,7 +309,7 @@ if __name__ == "__main__":
 """), (0, "True True\n", ""))
 
 
-for_each_method(globals(), WhateverTheOwnerDoes, ProperEnd)
+for_each_method(globals(), WhateverTheOwnerDoes, BlockLeft, ProperEnd)
 
 if __name__ == "__main__":
     unittest.main()
