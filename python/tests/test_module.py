@@ -42,6 +42,17 @@ def run(*args, **env):
     return done.returncode, done.stdout, done.stderr
 
 
+IN_PLACE = """
+import importlib, pkgutil, sys
+import multiprocessing as theirs
+for _, name, _ in pkgutil.iter_modules(theirs.__path__):
+    if "win32" not in name:
+        importlib.import_module("multiprocessing." + name)
+import allcores
+sys.modules["multiprocessing"] = allcores
+"""
+
+
 class ReExports(unittest.TestCase):
     """`import allcores as multiprocessing` gives the whole module."""
 
@@ -313,13 +324,7 @@ except ValueError as error:
         the standard library's, so they are imported before."""
         for method in METHODS:
             code, out, err = run_script(self, f"""
-import importlib, pkgutil, sys
-import multiprocessing as theirs
-for _, name, _ in pkgutil.iter_modules(theirs.__path__):
-    if "win32" not in name:
-        importlib.import_module("multiprocessing." + name)
-import allcores
-sys.modules["multiprocessing"] = allcores
+{IN_PLACE}
 import multiprocessing
 from multiprocessing import synchronize, get_context, Queue, Process, util
 from multiprocessing.pool import ThreadPool
@@ -571,7 +576,7 @@ class Errors(unittest.TestCase):
             self.assertEqual(allcores.WorkerDied(1, code).signal, name)
 
 
-class Joblib(unittest.TestCase):
+class Joblib(Case, unittest.TestCase):
     """joblib subclasses multiprocessing.pool.Pool, and goes on working beside us."""
 
     def test_multiprocessing_backend(self):
@@ -585,6 +590,25 @@ class Joblib(unittest.TestCase):
             self.assertEqual(found, [i * i for i in range(20)])
             self.assertEqual(pool.apply(tasks.square, (3,)), 9)
         pool.join()
+
+    @engine_only
+    def test_loky_backend(self):
+        """Its context is registered in the standard library, and found there by its name, also with
+        this package in multiprocessing's place."""
+        if not importlib.util.find_spec("joblib"):
+            self.skipTest("joblib is not here")
+        for place in "", IN_PLACE:
+            self.assertEqual(run_script(self, f"""
+{place}
+import joblib
+import tasks
+import allcores
+
+if __name__ == "__main__":
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        print(joblib.Parallel()(joblib.delayed(tasks.square)(i) for i in range(5)))
+    print(allcores.get_context("loky").get_start_method())
+"""), (0, "[0, 1, 4, 9, 16]\nloky\n", ""))
 
 
 if __name__ == "__main__":
