@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The engine of allcores, liballcores, for Python."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, final
 
 from ._jobs import Job
@@ -54,6 +54,8 @@ class WorkerStat(tuple[int, int, int, int, str]):
 
 def cpus(leave: int = 0) -> int: ...
 def version() -> str: ...
+def encode_small(object: object, /) -> bytes | None: ...
+def decode_small(data: bytes, /) -> Any: ...
 def undisturbed(function: Callable[[], Any], /) -> Any: ...
 
 class Task:
@@ -110,8 +112,9 @@ class Stream:
         self,
         job: Job,
         function: Function,
-        iterator: Iterator[Any],
+        items: Sequence[Any] | Iterator[Any],
         first: int,
+        end: int,
         star: bool,
         chunk: int,
         divisible: bool,

@@ -71,6 +71,7 @@ class ImapJob(Job):
         # The thread that reads, under the key "reader". No thread waits for another one to have read:
         # user code runs meanwhile.
         self._readers: dict[str, int] = {}
+        self._missed = False  # another thread wanted to read meanwhile
         self.waiting: set[int] = set()  # threads that wait for results
         self._lock = threading.RLock()  # reentrant: see Submitting
         self._may_read = threading.Condition(self._lock)
@@ -137,22 +138,29 @@ class ImapJob(Job):
 
     def feed(self, stream: _core.Stream) -> None:
         """The user has taken results: read more items, or let the thread read them."""
-        if self._ended or self._calls_to_submit() < self._ahead // 2:
-            return
-        if self._thread is None:
+        while self._has_room():
+            if self._thread is not None:
+                with self._lock:
+                    self._may_read.notify()
+                return
             self._read()
-        else:
-            with self._lock:
-                self._may_read.notify()
+            if not self._missed:
+                return
+            self._missed = False
+
+    def _has_room(self) -> bool:
+        return not self._ended and self._calls_to_submit() >= self._ahead // 2
 
     # ---- reading ----
 
-    def _read(self) -> bool:
-        """Read and submit as many items as may be read now. False: another thread is doing so."""
+    def _read(self) -> None:
+        """Read and submit as many items as may be read now, if no other thread is doing so: that one
+        reads on for this thread, too."""
         me = threading.get_ident()
         try:
             if self._readers.setdefault("reader", me) != me:
-                return False
+                self._missed = True
+                return
             if not self._ended and not self._read_some():
                 self._end()
             self._readers.clear()
@@ -166,7 +174,6 @@ class ImapJob(Job):
             # signal handler.
             if not refused and self._thread is not threading.current_thread():
                 raise
-        return True
 
     def _read_some(self) -> bool:
         """Read items and submit them. False: the input is at its end."""
@@ -175,6 +182,7 @@ class ImapJob(Job):
             self._encoded,
             self._iterator,
             self._position,
+            0,
             self._star,
             self.chunk,
             False,
@@ -279,8 +287,12 @@ class ImapJob(Job):
             if self._thread is not threading.current_thread():
                 return  # a Ctrl-C came, and the starting thread gave this one up
         while True:
-            if not self._ended and not self._read():
+            if not self._ended:
+                self._read()
+            if self._missed:  # a thread of the user's is reading
+                self._missed = False
                 time.sleep(0.001)
+                continue
             with self._lock:
                 self._may_read.wait_for(
                     lambda: self._ended

@@ -112,15 +112,6 @@ class CallJob(Job):
         return self._outcome
 
 
-class _Part:
-    """Items that were not submitted yet: the next one is number first, and so many are left."""
-
-    def __init__(self, items: Sequence[Any], first: int) -> None:
-        self.iterator = iter(items)
-        self.first = first
-        self.left = len(items)
-
-
 class MapJob(Job):
     """A map. Its items are cut into calls while it runs, and the values put together in order."""
 
@@ -141,7 +132,7 @@ class MapJob(Job):
         self.chunks = chunks
         self.nominal_chunk = chunks.nominal or nominal_size(len(items), workers) or 1
         self._values: list[Any] = [None] * len(items)
-        self._unsubmitted = [_Part(items, 0)] if items else []
+        self._unsubmitted = [range(len(items))] if len(items) else []
         self.outstanding = len(items)  # items without a value or a failure
         self._failure: BaseException | None = None
         # No call had items to take back: do not search again until a result arrives.
@@ -152,30 +143,32 @@ class MapJob(Job):
     def feed(self, stream: _core.Stream) -> None:
         """Submit calls until enough are under way."""
         while self._unsubmitted and (most := self.chunks.most(self.calls)):
-            part = self._unsubmitted[-1]
-            size = 0 if self.chunks.single else self.chunks.size(part.left)
+            left = self._unsubmitted[-1]
             calls, items, _ = stream.feed(
                 self,
                 self._encoded,
-                part.iterator,
-                part.first,
+                self._items,
+                left.start,
+                left.stop,
                 self._star,
-                size,
+                0 if self.chunks.single else self.chunks.size(len(left)),
                 self.chunks.divisible,
                 most,
                 FEED_BYTES,
             )
             self.calls += calls
-            part.first += items
-            part.left -= items
-            if not part.left:
-                self._unsubmitted.remove(part)
+            if not items:
+                self.fail(RuntimeError("the list of items was shortened while they were submitted"))
+            elif items < len(left):
+                self._unsubmitted[-1] = left[items:]
+            else:
+                self._unsubmitted.pop()
 
     def fail(self, error: BaseException) -> None:
         """Fail the items that are not under way."""
         if self._failure is None:
             self._failure = error
-        self.outstanding -= sum(part.left for part in self._unsubmitted)
+        self.outstanding -= sum(map(len, self._unsubmitted))
         self._unsubmitted.clear()
 
     def fail_all(self, error: BaseException) -> None:
@@ -229,7 +222,7 @@ class MapJob(Job):
 
     def take_back(self, first: int, count: int) -> None:
         """Submit these items again."""
-        self._unsubmitted.append(_Part(self._items[first : first + count], first))
+        self._unsubmitted.append(range(first, first + count))
         if isinstance(self.chunks, MeasuredChunks):
             self.chunks.distrust()
 

@@ -553,11 +553,9 @@ class _Paces:
 
 
 def _as_sequence(iterable: Iterable[Any]) -> Sequence[Any]:
-    """The items, which nobody changes while they are submitted. A map reads its whole input first.
-    Subclasses of list and tuple may iterate in a way of their own."""
-    if type(iterable) is tuple or type(iterable) is range:
-        return iterable
-    return list(iterable)
+    """The items by number: a map reads its whole input first. Subclasses of list and tuple may
+    iterate in a way of their own."""
+    return iterable if type(iterable) in (list, tuple, range) else list(iterable)  # type: ignore[return-value]
 
 
 def _check_chunksize(chunksize: int | None) -> None:

@@ -4,72 +4,11 @@
 
 #include <string.h>
 
-#define SINK_LEAST 512
+#include "small.h"
+
 #define SINK_KEEP (4 << 20)	/* an encoder with a larger sink is not kept */
 #define MEMO_KEEP 1024		/* bytes; after a longer message the pickler is not kept */
 #define VIEW_FROM 4096		/* bytes; longer pickles are parsed without a copy */
-
-/* ---- the sink ---- */
-
-int sink_write(struct sink *sink, const void *data, size_t len)
-{
-	if (len > sink->capacity - sink->len) {
-		size_t capacity = sink->capacity ? sink->capacity : SINK_LEAST;
-		char *grown;
-
-		while (capacity - sink->len < len)
-			capacity += capacity;
-		grown = PyMem_Realloc(sink->data, capacity);
-		if (!grown) {
-			PyErr_NoMemory();
-			return -1;
-		}
-		sink->data = grown;
-		sink->capacity = capacity;
-	}
-	memcpy(sink->data + sink->len, data, len);
-	sink->len += len;
-	return 0;
-}
-
-static PyObject *sink_write_method(PyObject *self, PyObject *data)
-{
-	Py_buffer view;
-	int r;
-
-	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
-		return NULL;
-	r = sink_write((struct sink *)self, view.buf, (size_t)view.len);
-	PyBuffer_Release(&view);
-	if (r < 0)
-		return NULL;
-	Py_RETURN_NONE;
-}
-
-static void sink_dealloc(PyObject *self)
-{
-	PyTypeObject *type = Py_TYPE(self);
-
-	PyMem_Free(((struct sink *)self)->data);
-	type->tp_free(self);
-	Py_DECREF(type);
-}
-
-static PyMethodDef sink_methods[] = {
-	{ "write", sink_write_method, METH_O, "Append bytes." },
-	{ 0 },
-};
-
-PyType_Spec sink_spec = {
-	.name = "allcores._core.Sink",
-	.basicsize = sizeof(struct sink),
-	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-	.slots = (PyType_Slot[]){
-		{ Py_tp_dealloc, sink_dealloc },
-		{ Py_tp_methods, sink_methods },
-		{ 0 },
-	},
-};
 
 /* ---- which pickler ---- */
 
@@ -228,6 +167,17 @@ int encode_object(struct encoder *encoder, PyObject *object)
 {
 	return dumps_plainly(encoder->state) ? encode_plainly(encoder, object) :
 					       encode_by_dumps(encoder, object);
+}
+
+/* A program's own dumps sees all objects. */
+int encode_value(struct encoder *encoder, PyObject *value, bool *small)
+{
+	int r = dumps_plainly(encoder->state) ? small_encode(encoder->sink, value) : 0;
+
+	*small = r == 1;
+	if (r)
+		return r < 0 ? -1 : 0;
+	return encode_object(encoder, value);
 }
 
 /* ---- names ---- */
@@ -399,9 +349,11 @@ int encode_request(struct encoder *encoder, PyObject *callable, enum function_pl
 		if (write_name(encoder, callable) < 0)
 			return -1;
 		head.name_len = (uint32_t)(sink->len - at - sizeof head);
-		memcpy(sink->data + at, &head, sizeof head);
 	}
-	return encode_object(encoder, payload);
+	if (encode_value(encoder, payload, &head.small) < 0)
+		return -1;
+	memcpy(sink->data + at, &head, sizeof head);
+	return 0;
 }
 
 /* ---- decoding ---- */
@@ -431,22 +383,31 @@ bool response_failed(const void *data, size_t len)
 	return head.failed;
 }
 
+/* The pickle is copied to private memory before it is parsed. */
+static PyObject *unpickle_copy(struct state *state, const void *data, size_t len)
+{
+	PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len), *object = NULL;
+
+	if (bytes)
+		object = PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads,
+						   bytes);
+	Py_XDECREF(bytes);
+	return object;
+}
+
 PyObject *decode_response(struct state *state, const void *data, size_t len,
 			  struct response *head)
 {
-	PyObject *bytes, *object;
+	PyObject *object;
 
 	if (len < sizeof *head) {
 		PyErr_SetString(PyExc_EOFError, "the result is truncated");
 		return NULL;
 	}
 	memcpy(head, data, sizeof *head);
-	bytes = PyBytes_FromStringAndSize((const char *)data + sizeof *head,
-					  (Py_ssize_t)(len - sizeof *head));
-	if (!bytes)
-		return NULL;
-	object = PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads, bytes);
-	Py_DECREF(bytes);
+	data = (const char *)data + sizeof *head;
+	len -= sizeof *head;
+	object = head->small ? small_decode(data, len) : unpickle_copy(state, data, len);
 	if (object && head->failed && !PyExceptionInstance_Check(object)) {
 		PyErr_Format(PyExc_TypeError, "the failure is not an exception but %.200s",
 			     Py_TYPE(object)->tp_name);

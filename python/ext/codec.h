@@ -7,14 +7,15 @@
  *   very function: that is looked up for each call, by the owner and by the worker.
  * - Any other callable has state, which each call gets anew. That of a single call is pickled
  *   together with the payload. That of a map is pickled once and bound to its calls (function.h).
- * - The payload is one pickle: an argument tuple, (args, kwds), an item, or a sequence of items.
- * A response: struct response, then one pickle: the value, a list of values, or
+ * - The payload is an object: an argument tuple, (args, kwds), an item, or a sequence of items.
+ * A response: struct response, then an object: the value, a list of values, or
  * an exception.
+ * Payloads and values are written by small_encode (small.h) where it can, else as one pickle.
  */
 #ifndef CODEC_H
 #define CODEC_H
 
-#include "ext.h"
+#include "sink.h"
 
 enum request_kind {
 	REQUEST_ARGS,		/* f(*payload) */
@@ -35,28 +36,20 @@ enum function_place {
 struct request {
 	uint8_t kind, place;
 	bool divisible;		/* the worker asks ac_call_next_unit before each item */
-	uint8_t unused;
+	bool small;		/* small_encode has written the payload */
 	uint32_t name_len;
 };
 
 struct response {
-	bool failed;		/* the pickle is an exception */
-	uint8_t unused[7];
+	bool failed;		/* the object is an exception */
+	bool small;		/* small_encode has written it */
+	uint8_t unused[6];
 	int64_t elapsed_ns;	/* of a list of items: their time, */
 	int64_t outside_ns;	/* and that of decoding function and items */
 };
 
-extern PyType_Spec sink_spec;
-
 /* The number that every call has in the engine: which function to call, the request says. */
 #define ANY_CALL ((ac_call_fn *)1)
-
-/* A growing buffer to which a pickler writes: a Python object with a method write. */
-struct sink {
-	PyObject_HEAD
-	char *data;
-	size_t len, capacity;
-};
 
 struct encoder {
 	struct state *state;
@@ -74,9 +67,10 @@ struct encoder *encoder_take(struct state *state);
 /* Give it back, to be used for the next message. */
 void encoder_give(struct state *state, struct encoder *encoder);
 void encoder_free(struct encoder *encoder);
-/* These append to the sink. -1 with an exception set. */
-int sink_write(struct sink *sink, const void *data, size_t len);
+/* Append to the sink, as a pickle. -1 with an exception set. */
 int encode_object(struct encoder *encoder, PyObject *object);
+/* Append to the sink. *small: by small_encode. -1 with an exception set. */
+int encode_value(struct encoder *encoder, PyObject *value, bool *small);
 
 /* Whether this callable is written as its name: it pickles so, and its name means this object now. */
 bool has_name(struct state *state, PyObject *callable);

@@ -3,6 +3,8 @@
 #include "function.h"
 #include "pool.h"
 #include "records.h"
+#include "sink.h"
+#include "small.h"
 #include "stream.h"
 #include "task.h"
 #include "undisturbed.h"
@@ -25,6 +27,30 @@ static PyObject *version(PyObject *module, PyObject *unused)
 	return PyUnicode_FromString(ac_version());
 }
 
+/* For tests. */
+static PyObject *encode_small(PyObject *module, PyObject *object)
+{
+	struct state *state = PyModule_GetState(module);
+	struct sink *sink = (struct sink *)state->sink_type->tp_alloc(state->sink_type, 0);
+	PyObject *bytes = NULL;
+	int r = sink ? small_encode(sink, object) : -1;
+
+	if (r >= 0)
+		bytes = r ? PyBytes_FromStringAndSize(sink->data, (Py_ssize_t)sink->len) :
+			    Py_NewRef(Py_None);
+	Py_XDECREF(sink);
+	return bytes;
+}
+
+/* For tests. */
+static PyObject *decode_small(PyObject *module, PyObject *bytes)
+{
+	(void)module;
+	if (!PyBytes_Check(bytes))
+		return PyErr_Format(PyExc_TypeError, "decode_small needs bytes");
+	return small_decode(PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+}
+
 static PyMethodDef functions[] = {
 	{ "cpus", (PyCFunction)(void (*)(void))cpus, METH_VARARGS | METH_KEYWORDS,
 	  "cpus($module, leave=0)\n--\n\n"
@@ -38,6 +64,9 @@ static PyMethodDef functions[] = {
 	{ "undisturbed", undisturbed, METH_O,
 	  "undisturbed(function) -> object\n\nCall function() where no signal handler of the program's can "
 	  "interrupt it: in another thread, if this is the main thread." },
+	{ "encode_small", encode_small, METH_O,
+	  "encode_small(object) -> bytes, or None: it is no small value. For tests." },
+	{ "decode_small", decode_small, METH_O, "decode_small(bytes) -> object. For tests." },
 	{ 0 },
 };
 

@@ -287,12 +287,28 @@ static PyObject *stream_fail(PyObject *object, PyObject *args)
 
 /* What a feed reads and where it is. */
 struct feed {
-	PyObject *job, *iterator;
+	PyObject *job;
+	PyObject *items;	/* an iterator, or a list, tuple or range */
+	bool sliced;		/* it is the latter: items are taken by their place */
 	struct function_object *function;
 	struct parts parts;
-	Py_ssize_t first;	/* the place of the next item */
+	Py_ssize_t first, end;	/* the place of the next item; where to stop, if sliced */
 	Py_ssize_t chunk;	/* items of a call; 0: one, and no list of one */
 };
+
+/* The next items by their place: NULL without an exception at the end. A program may shorten its
+ * list meanwhile. */
+static PyObject *slice_payload(const struct feed *feed, Py_ssize_t *count)
+{
+	Py_ssize_t left = Py_MIN(feed->end, PySequence_Size(feed->items)) - feed->first;
+
+	*count = Py_MIN(feed->chunk ? feed->chunk : 1, left);
+	if (left <= 0)
+		return NULL;
+	if (feed->chunk == 0)
+		return PySequence_GetItem(feed->items, feed->first);
+	return PySequence_GetSlice(feed->items, feed->first, feed->first + *count);
+}
 
 /* The next n items: a list, shorter or empty at the iterator's end. */
 static PyObject *read_items(PyObject *iterator, Py_ssize_t n)
@@ -309,23 +325,25 @@ static PyObject *read_items(PyObject *iterator, Py_ssize_t n)
 	return items;
 }
 
-/* NULL: the iterator is at its end, or has raised an exception, which is set. */
+/* NULL: the input is at its end, or has raised an exception, which is set. */
 static PyObject *read_payload(struct feed *feed, Py_ssize_t *count)
 {
 	PyObject *items;
 
+	if (feed->sliced)
+		return slice_payload(feed, count);
 	*count = 1;
 	if (feed->chunk == 0)
-		return PyIter_Next(feed->iterator);
-	items = read_items(feed->iterator, feed->chunk);
+		return PyIter_Next(feed->items);
+	items = read_items(feed->items, feed->chunk);
 	*count = items ? PyList_GET_SIZE(items) : 0;
 	if (items && *count == 0)
 		Py_CLEAR(items);
 	return items;
 }
 
-/* Push the next call. 1: pushed, or failed alone; 0: the iterator is at its end; -1 with an
- * exception set. What the iterator raises is the result of one more call, its last. */
+/* Push the next call. 1: pushed, or failed alone; 0: the input is at its end; -1 with an
+ * exception set. What the input raises is the result of one more call, its last. */
 static int feed_one(struct stream_object *self, struct feed *feed)
 {
 	Py_ssize_t count;
@@ -361,9 +379,11 @@ static int check_feed(struct stream_object *self, struct feed *feed, bool star)
 {
 	if (check_open(self) < 0)
 		return -1;
-	if (!PyIter_Check(feed->iterator)) {
+	feed->sliced = PyList_CheckExact(feed->items) || PyTuple_CheckExact(feed->items) ||
+		       PyRange_Check(feed->items);
+	if (!feed->sliced && !PyIter_Check(feed->items)) {
 		PyErr_Format(PyExc_TypeError, "feed needs an iterator, not %R",
-			     Py_TYPE(feed->iterator));
+			     Py_TYPE(feed->items));
 		return -1;
 	}
 	if (feed->chunk > UINT32_MAX) {
@@ -386,9 +406,9 @@ static PyObject *stream_feed(PyObject *object, PyObject *args)
 	Py_ssize_t most, calls = 0, start;
 	int star, divisible, r = 1;
 
-	if (!PyArg_ParseTuple(args, "OO!OnpnpnK:feed", &feed.job, self->state->function_type,
-			      &feed.function, &feed.iterator, &feed.first, &star, &feed.chunk,
-			      &divisible, &most, &most_bytes))
+	if (!PyArg_ParseTuple(args, "OO!OnnpnpnK:feed", &feed.job, self->state->function_type,
+			      &feed.function, &feed.items, &feed.first, &feed.end, &star,
+			      &feed.chunk, &divisible, &most, &most_bytes))
 		return NULL;
 	feed.parts.divisible = divisible;
 	if (check_feed(self, &feed, star) < 0)
@@ -663,12 +683,12 @@ static PyMethodDef stream_methods[] = {
 	{ "push_call", stream_push_call, METH_VARARGS,
 	  "push_call(job, function, args, kwds)\n\nPush one call of a job." },
 	{ "feed", stream_feed, METH_VARARGS,
-	  "feed(job, function, iterator, first, star, chunk, divisible, most, most_bytes) -> "
+	  "feed(job, function, items, first, end, star, chunk, divisible, most, most_bytes) -> "
 	  "(calls, items, more)\n\n"
 	  "Push at most most calls of a Function, of most_bytes bytes together: one for each item "
-	  "(chunk 0), or one for each list of chunk items. first: the place of the iterator's next "
-	  "item among the job's. more false: the iterator is at its end. What the iterator raises is "
-	  "the result of one more call, of no items." },
+	  "(chunk 0), or one for each chunk items. items: a list, tuple or range, of which those from "
+	  "first up to end are read; or an iterator, whose next item is number first. more false: "
+	  "items is at its end. What an iterator raises is the result of one more call, of no items." },
 	{ "fail", stream_fail, METH_VARARGS,
 	  "fail(job, first, exception)\n\n"
 	  "Hand the job a result of no items, this exception, as if a call had failed." },

@@ -13,6 +13,7 @@
 
 #include "codec.h"
 #include "errors.h"
+#include "small.h"
 #include "waiting.h"
 
 #define NAMES_MOST 1024	/* functions whose names a worker remembers */
@@ -52,6 +53,7 @@ struct job {
 	size_t payload_len;
 	enum stage stage;
 	const char *name;	/* the function's, pickled */
+	struct small_items items;	/* instead of a decoded payload, see decode_job */
 	int64_t start_ns;	/* of a list of items: when it was begun, */
 	int64_t items_ns;	/* and when its first item was */
 	int64_t elapsed_ns;
@@ -273,15 +275,35 @@ static PyObject *decode_bound(struct worker_object *self, const struct job *job)
 	return function;
 }
 
-static int decode_job(struct worker_object *self, const struct job *job,
-		      PyObject **function, PyObject **payload)
+static PyObject *decode_payload(struct worker_object *self, const struct job *job)
+{
+	if (job->head.small)
+		return small_decode(job->payload, job->payload_len);
+	return decode_object(self->state, job->payload, job->payload_len);
+}
+
+/* Small items are decoded one by one, each before it runs: the memory of one is used again for the
+ * next while the processor has it in its cache. */
+static bool has_small_items(struct job *job)
+{
+	return job->head.small &&
+	       (job->head.kind == REQUEST_ITEMS || job->head.kind == REQUEST_STAR_ITEMS) &&
+	       small_items_open(&job->items, job->payload, job->payload_len);
+}
+
+/* *payload stays NULL if the job has small items. */
+static int decode_job(struct worker_object *self, struct job *job, PyObject **function,
+		      PyObject **payload)
 {
 	if (job->head.place == FUNCTION_IN_PAYLOAD)
 		return decode_pair(self, job, function, payload);
 	*function = job->head.place == FUNCTION_NAMED ? find_function(self, job) :
 							decode_bound(self, job);
-	if (*function)
-		*payload = decode_object(self->state, job->payload, job->payload_len);
+	if (!*function)
+		return -1;
+	if (has_small_items(job))
+		return 0;
+	*payload = decode_payload(self, job);
 	return *payload ? 0 : -1;
 }
 
@@ -328,16 +350,24 @@ static int append_value(PyObject *values, PyObject *value)
 	return r;
 }
 
+static PyObject *next_item(struct job *job, PyObject *iterator)
+{
+	if (job->head.divisible && !ac_call_next_unit(job->call))
+		return NULL;
+	return iterator ? PyIter_Next(iterator) : small_items_next(&job->items);
+}
+
+/* items NULL: the job has small items. */
 static PyObject *call_items(struct job *job, PyObject *function, PyObject *items)
 {
 	bool star = job->head.kind == REQUEST_STAR_ITEMS;
-	PyObject *iterator = PyObject_GetIter(items), *values = PyList_New(0), *item;
-	int r = iterator && values ? 0 : -1;
+	PyObject *iterator = items ? PyObject_GetIter(items) : NULL;
+	PyObject *values = PyList_New(0), *item;
+	int r = values && (iterator || !items) ? 0 : -1;
 
 	job->items_ns = now_ns();
 
-	while (r == 0 && (!job->head.divisible || ac_call_next_unit(job->call)) &&
-	       (item = PyIter_Next(iterator))) {
+	while (r == 0 && (item = next_item(job, iterator))) {
 		r = append_value(values, star ? call_star(job, function, item, NULL) :
 						PyObject_CallOneArg(function, item));
 		Py_DECREF(item);
@@ -396,7 +426,9 @@ static int return_value(struct worker_object *self, struct job *job, PyObject *v
 	int r = encoder ? sink_write(encoder->sink, &head, sizeof head) : -1;
 
 	if (r == 0)
-		r = encode_object(encoder, value);
+		r = encode_value(encoder, value, &head.small);
+	if (r == 0)
+		memcpy(encoder->sink->data, &head, sizeof head);
 	if (r == 0)
 		r = return_bytes(job, encoder->sink->data, encoder->sink->len);
 	encoder_give(self->state, encoder);
