@@ -210,7 +210,6 @@ class ForkedWorkers(WorkerProcesses):
     ) -> None:
         super().__init__(make, first)
         self._has_initializer = has_initializer
-        self._owner = os.getpid()
         self._core: _core.Pool | None = None
         self._first_workers: list[UnstartedWorker] = []  # the first process of each worker
         self._mask: set[int] = set()
