@@ -149,8 +149,7 @@ def _make_started(process: BaseProcess, popen: WorkerPopen) -> None:
     if cls not in _started_classes:
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
         _started_classes[cls] = type(cls.__name__, (LazySentinel, cls), names)
-    process.__class__ = _started_classes[cls]
-    note_started(process, popen)
+    note_started(process, _started_classes[cls], popen)
 
 
 # ---- the workers of a pool ----
