@@ -252,6 +252,14 @@ def brittle(stage):
     return Brittle(stage)
 
 
+def count_or_fail(seen):
+    """How many items of its call, which share the list seen, have been here; fails without one."""
+    if seen is None:
+        raise Trouble("nothing to count with")
+    seen.append(1)
+    return len(seen)
+
+
 class Falsy(Exception):
     def __len__(self):
         return 0
