@@ -286,7 +286,9 @@ class WorkerProcesses:
             return self._ends.get(pid)
         name, ended_pid = process.name, self.ended_pid(process)
         with self._ends_lock:
-            if ended_pid == pid and worker not in self._recorded:
+            # Another thread may have replaced it meanwhile, and taken its stack.
+            is_there = self.processes[worker] is process and worker not in self._recorded
+            if ended_pid == pid and is_there:
                 return ProcessEnd(process, name, self.stacks.peek(worker))
             return self._ends.get(pid)
 
