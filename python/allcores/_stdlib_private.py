@@ -97,10 +97,12 @@ def popen_of(process: BaseProcess) -> Any:
     return getattr(process, "_popen", None)
 
 
-def note_started(process: Any, popen: object) -> None:
+def note_started(process: Any, cls: type[BaseProcess], popen: object) -> None:
     """What Process.start does besides starting a process: sets _popen, deletes _target, _args and
     _kwargs, which may refer to the process, and adds it to process._children, which
-    multiprocessing polls, and joins at exit."""
+    multiprocessing polls, and joins at exit. cls: the class that the object gets."""
+    # No signal handler can come between these lines, but before the first and at the call.
+    process.__class__ = cls
     process._popen = popen
     del process._target, process._args, process._kwargs
     _process._children.add(process)
