@@ -385,12 +385,14 @@ class IMapIterator(LikeStdlib):
         if getpid() != job.pid:
             raise RuntimeError(FORKED)
         while not self._closed:
+            if not job.ready:
+                self._await(timeout)
             try:
                 row = job.ready.popleft()
-                job.note_used()
-                return row
-            except IndexError:
-                self._await(timeout)
+            except IndexError:  # another thread has taken it
+                continue
+            job.note_used()
+            return row
         raise StopIteration
 
     def _await(self, timeout: float | None) -> None:

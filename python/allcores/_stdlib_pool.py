@@ -8,6 +8,7 @@ imported it.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from abc import ABCMeta
 
@@ -40,6 +41,9 @@ def _with_theirs(cls: type, theirs: type) -> type:
     return _classes[cls, theirs]
 
 
+_numbers = itertools.count(-1, -1)
+
+
 class LikeStdlib(metaclass=ABCMeta):
     """The base of our classes that stand in for one of multiprocessing.pool: isinstance takes objects
     of either for objects of the other."""
@@ -51,6 +55,11 @@ class LikeStdlib(metaclass=ABCMeta):
         cls = type(self)
         theirs = _theirs(cls._stdlib_name)
         return cls if theirs is None or issubclass(cls, theirs) else _with_theirs(cls, theirs)
+
+    @property
+    def _job(self) -> int:
+        """A number of its own, as results have one there. Programs number theirs from 0 on."""
+        return self.__dict__.setdefault("_number", next(_numbers))
 
     @classmethod
     def __subclasshook__(cls, other: type) -> Any:
