@@ -65,7 +65,8 @@ class Driver:
             return False
         for job, rows in batches:
             job.receive(rows)
-            self._advance(job)
+            if job in self._jobs:
+                self._advance(job)
         if starved and not batches:
             self._take_back()
         return True
@@ -96,7 +97,8 @@ class Driver:
         """The stream has failed: fail all jobs, usually none."""
         for job in {*self._added, *self._jobs, *self.stream.jobs()}:
             job.fail_all(error)
-            job.finish()
+            if job in self._jobs or job in self._added:
+                job.finish()
             self._submitting.leave(job)
         self.stream.close()
 

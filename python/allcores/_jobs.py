@@ -80,35 +80,37 @@ class Job:
 
 
 class CallJob(Job):
-    """One call, which has callbacks. The thread that makes it submits it."""
+    """One call, which has callbacks. The thread that makes it submits it, so it needs no driving."""
 
     calls = 1
 
     def __init__(self, function: object, result: JobResult) -> None:
         self._function = function
         self.result = result
-        self._outcome: tuple[bool, Any] | None = None
+        self._outcome: tuple[bool, Any] = False, None
 
     def receive(self, rows: list[_core.Row]) -> None:
-        """Take the call's result."""
+        """Take the call's result, and finish."""
         ((_, _, failed, value, _, _),) = rows
         if failed:
             name_task(value, self._function)
-        self._outcome = not failed, value
-        self.calls = 0
+        self._end(not failed, value)
 
     def fail_all(self, error: BaseException) -> None:
         """Fail the call."""
-        self._outcome = False, error
+        self._end(False, error)
+
+    def _end(self, success: bool, value: Any) -> None:
+        self._outcome = success, value
         self.calls = 0
+        self.finish()
 
     def is_complete(self) -> bool:
         """Whether the result is here."""
-        return self._outcome is not None
+        return not self.calls
 
     def outcome(self) -> tuple[bool, Any]:
         """The call's."""
-        assert self._outcome is not None
         return self._outcome
 
 

@@ -59,7 +59,7 @@ class LikeStdlib(metaclass=ABCMeta):
     @property
     def _job(self) -> int:
         """A number of its own, as results have one there. Programs number theirs from 0 on."""
-        return self.__dict__.setdefault("_number", next(_numbers))
+        return self.__dict__.setdefault("_number", next(_numbers))  # type: ignore[no-any-return]
 
     @classmethod
     def __subclasshook__(cls, other: type) -> Any:

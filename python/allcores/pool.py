@@ -254,9 +254,12 @@ class Pool(LikeStdlib):
             RuntimeError: this process is a forked child of the pool's.
             All other failures, also of pickling, are the result's: get() raises them.
         """
-        self._check_running()
         if callback is None and error_callback is None:
+            if self._state != RUN:
+                self._check_running()
+            # The engine makes the check of the owner here.
             return self._core.submit(self, func, args, kwds)  # type: ignore[no-any-return]
+        self._check_running()
         result = JobResult(self, func, callback, error_callback)
         self._callbacks.call(CallJob(func, result), func, args, kwds)
         return result
