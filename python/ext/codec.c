@@ -63,6 +63,20 @@ int codec_prepare(struct state *state)
 	return state->plain_dumps ? find_reducers(state) : 0;
 }
 
+/* The pickler's loads, a function. A program may replace it at any time. */
+static PyObject *call_loads(const struct state *state, PyObject *bytes)
+{
+	PyObject *loads = NULL;
+
+	if (state->plain_dumps) /* so the pickler is a class */
+		loads = PyDict_GetItemWithError(((PyTypeObject *)state->forking_pickler)->tp_dict,
+						state->str_loads);
+	if (loads && PyCFunction_Check(loads)) /* pickle.loads, found in a tenth of the time */
+		return PyObject_CallOneArg(loads, bytes);
+	PyErr_Clear();
+	return PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads, bytes);
+}
+
 /* A program may replace dumps at any time. */
 static bool dumps_plainly(const struct state *state)
 {
@@ -387,7 +401,7 @@ PyObject *decode_object(struct state *state, const void *data, size_t len)
 		bytes = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)len, PyBUF_READ);
 	if (!bytes)
 		return NULL;
-	object = PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads, bytes);
+	object = call_loads(state, bytes);
 	Py_DECREF(bytes);
 	return object;
 }
