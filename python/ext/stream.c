@@ -14,7 +14,7 @@
 #include "codec.h"
 #include "errors.h"
 #include "function.h"
-#include "waiting.h"
+#include "sliced_wait.h"
 
 /* A call whose result has not been taken. */
 struct call {
