@@ -286,12 +286,18 @@ static PyObject *make_name(PyObject *module, PyObject *qualname)
 		text = PyUnicode_FromFormat("c%U\n%U\n.", module, qualname);
 	if (text)
 		name = PyUnicode_AsUTF8String(text);
-	if (name) {
+	if (name)
 		Py_SETREF(name, PyBytes_FromFormat("%s%s", NAME_PROTOCOL, PyBytes_AS_STRING(name)));
-	}
 	Py_XDECREF(text);
 	PyErr_Clear();
 	return name;
+}
+
+/* Functions in C make the text of their name anew each time. */
+static bool is_same(PyObject *text, PyObject *last)
+{
+	return text == last || (last && PyUnicode_Check(text) && PyUnicode_Check(last) &&
+				PyUnicode_Compare(text, last) == 0);
 }
 
 /* Keep the name that was used last: making its pickle takes longer than checking what it means. */
@@ -299,7 +305,7 @@ static bool keep_name(struct state *state, PyObject *module, PyObject *qualname)
 {
 	struct name *last = &state->last_name;
 
-	if (module == last->module && qualname == last->qualname)
+	if (is_same(module, last->module) && is_same(qualname, last->qualname))
 		return true;
 	Py_XSETREF(last->pickle, make_name(module, qualname));
 	Py_XSETREF(last->module, Py_NewRef(module));
