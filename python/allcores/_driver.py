@@ -30,9 +30,9 @@ class Driver:
     pool's callback thread, or whoever takes an imap's results.
     """
 
-    def __init__(self, stream: _core.Stream, done: Submitting) -> None:
+    def __init__(self, stream: _core.Stream, submitting: Submitting) -> None:
         self.stream = stream
-        self._submitting = done
+        self._submitting = submitting
         self._added: deque[Job] = deque()
         self._jobs: set[Job] = set()  # those that have been added and are not complete
 
@@ -110,8 +110,9 @@ class CallbackThread:
     def __init__(self, core: _core.Pool, submitting: Submitting) -> None:
         self._core = core
         self._submitting = submitting
-        # Guards the two below, and that no job is added to a driver that has failed.
-        self._lock = threading.Lock()
+        # Guards the two below, and that no job is added to a driver that has failed. Reentrant: see
+        # Submitting.
+        self._lock = threading.RLock()
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
 
