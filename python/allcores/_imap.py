@@ -273,9 +273,12 @@ class ImapJob(Job):
         """The pool is terminated: read no more items."""
         with self._lock:
             self._stopped = True
-            if not self._ended:
-                self.was_cut_off = True
-                self._end()
+            cut_off = not self._ended
+            self.was_cut_off |= cut_off
+        # Not under the lock: where a thread leaves, a garbage collection may drop this iterator.
+        if cut_off:
+            self._end()
+        with self._lock:
             self._may_read.notify()
 
     # ---- the thread that reads an input that may block ----
