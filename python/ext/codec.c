@@ -273,21 +273,23 @@ static void names_of(struct state *state, PyObject *callable, PyObject **module,
 
 static bool is_line(PyObject *text)
 {
-	return PyUnicode_Check(text) &&
+	return PyUnicode_CheckExact(text) &&
 	       PyUnicode_FindChar(text, '\n', 0, PyUnicode_GET_LENGTH(text), 1) == -1;
 }
 
 /* The pickle of a name, or NULL without an exception. */
 static PyObject *make_name(PyObject *module, PyObject *qualname)
 {
-	PyObject *text = NULL, *name = NULL;
+	PyObject *text = NULL, *utf8, *name = NULL;
 
 	if (is_line(module) && is_line(qualname))
 		text = PyUnicode_FromFormat("c%U\n%U\n.", module, qualname);
-	if (text)
-		name = PyUnicode_AsUTF8String(text);
+	utf8 = text ? PyUnicode_AsUTF8String(text) : NULL;
+	if (utf8)
+		name = PyBytes_FromString(NAME_PROTOCOL);
 	if (name)
-		Py_SETREF(name, PyBytes_FromFormat("%s%s", NAME_PROTOCOL, PyBytes_AS_STRING(name)));
+		PyBytes_Concat(&name, utf8);
+	Py_XDECREF(utf8);
 	Py_XDECREF(text);
 	PyErr_Clear();
 	return name;
@@ -301,10 +303,12 @@ static bool is_same(PyObject *text, PyObject *last)
 }
 
 /* Keep the name that was used last: making its pickle takes longer than checking what it means. */
-static bool keep_name(struct state *state, PyObject *module, PyObject *qualname)
+static bool keep_name(struct state *state, PyObject *callable, PyObject *module,
+		      PyObject *qualname)
 {
 	struct name *last = &state->last_name;
 
+	last->callable = callable;
 	if (is_same(module, last->module) && is_same(qualname, last->qualname))
 		return true;
 	Py_XSETREF(last->pickle, make_name(module, qualname));
@@ -313,6 +317,7 @@ static bool keep_name(struct state *state, PyObject *module, PyObject *qualname)
 	if (last->pickle)
 		return true;
 	Py_CLEAR(last->module);
+	last->callable = NULL;
 	return false;
 }
 
@@ -324,7 +329,7 @@ bool has_name(struct state *state, PyObject *callable)
 	if (!pickles_by_name(callable) || !dumps_plainly(state))
 		return false;
 	names_of(state, callable, &module, &qualname);
-	if (module && qualname && keep_name(state, module, qualname))
+	if (module && qualname && keep_name(state, callable, module, qualname))
 		has = look_up_name(module, qualname) == callable ||
 		      means_by_parts(module, qualname, callable);
 	Py_XDECREF(module);
@@ -332,11 +337,29 @@ bool has_name(struct state *state, PyObject *callable)
 	return has;
 }
 
-static int write_name(struct encoder *encoder)
+/* Since has_name has looked, user code may have run, and another call may have kept its name. */
+static void keep_name_again(struct state *state, PyObject *callable)
 {
-	PyObject *name = encoder->state->last_name.pickle;
+	PyObject *module = NULL, *qualname = NULL;
 
-	return sink_write(encoder->sink, PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name));
+	names_of(state, callable, &module, &qualname);
+	if (module && qualname)
+		keep_name(state, callable, module, qualname);
+	Py_XDECREF(module);
+	Py_XDECREF(qualname);
+}
+
+static int write_name(struct encoder *encoder, PyObject *callable)
+{
+	const struct name *last = &encoder->state->last_name;
+
+	if (last->callable != callable)
+		keep_name_again(encoder->state, callable);
+	if (last->callable == callable)
+		return sink_write(encoder->sink, PyBytes_AS_STRING(last->pickle),
+				  (size_t)PyBytes_GET_SIZE(last->pickle));
+	PyErr_Format(PyExc_AttributeError, "%R has lost its name", callable);
+	return -1;
 }
 
 int decode_name(const char *data, size_t len, PyObject **module, PyObject **qualname)
@@ -385,7 +408,7 @@ int encode_request(struct encoder *encoder, PyObject *callable, enum function_pl
 	if (place == FUNCTION_IN_PAYLOAD)
 		return encode_pair(encoder, callable, payload);
 	if (place == FUNCTION_NAMED) {
-		if (write_name(encoder) < 0)
+		if (write_name(encoder, callable) < 0)
 			return -1;
 		head.name_len = (uint32_t)(sink->len - at - sizeof head);
 	}

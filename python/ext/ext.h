@@ -25,6 +25,7 @@ struct encoder;
 /* A function's name: the objects that the function has for it, and its pickle. */
 struct name {
 	PyObject *module, *qualname, *pickle;
+	const PyObject *callable;	/* whose name it is: only to be compared, may be gone */
 };
 
 struct state {
