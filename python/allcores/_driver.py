@@ -120,12 +120,14 @@ class CallbackThread:
         """Under the lock."""
         if self._driver is None:
             driver = Driver(self._core.stream(), self._submitting)
+            thread = threading.Thread(
+                target=self._run, args=(driver,), name="allcores-callbacks", daemon=True
+            )
+            if self._driver is not None:  # a garbage collection made a call meanwhile
+                return self._driver
+            self._driver, self._thread = driver, thread
             try:
-                self._thread = threading.Thread(
-                    target=self._run, args=(driver,), name="allcores-callbacks", daemon=True
-                )
-                _core.undisturbed(self._thread.start)
-                self._driver = driver
+                _core.undisturbed(thread.start)
             except BaseException:  # keep no stream whose results no thread takes
                 self._driver = self._thread = None
                 driver.stream.close()
