@@ -66,9 +66,9 @@ class ImapJob(Job):
         self._least = max(AHEAD_LEAST, 4 * workers)
         self._ahead = self._least
         self._unbounded = self._discards = self._ended = self._stopped = False
-        # The thread that reads, under the key "reader". No thread waits for another one to have read:
+        # Has the key "reader" while a thread reads. No thread waits for another one to have read:
         # user code runs meanwhile.
-        self._readers: dict[str, int] = {}
+        self._readers: dict[str, object] = {}
         self._missed = False  # another thread wanted to read meanwhile
         self.waiting: set[int] = set()  # threads that wait for results
         self._lock = threading.RLock()  # reentrant: see Submitting
@@ -142,8 +142,8 @@ class ImapJob(Job):
                     self._may_read.notify()
                 return
             self._read()
-            if not self._missed:
-                return
+            if self._readers or not self._missed:
+                return  # a thread that reads at this moment will read on for this one, too
             self._missed = False
 
     def _has_room(self) -> bool:
@@ -153,10 +153,10 @@ class ImapJob(Job):
 
     def _read(self) -> None:
         """Read and submit as many items as may be read now, if no other thread is doing so: that one
-        reads on for this thread, too."""
-        me = threading.get_ident()
+        reads on for this thread, too. Nor may what this thread pickles read from here."""
+        me = object()
         try:
-            if self._readers.setdefault("reader", me) != me:
+            if self._readers.setdefault("reader", me) is not me:
                 self._missed = True
                 return
             if not self._ended and not self._read_some():
@@ -334,7 +334,7 @@ class IMapIterator(LikeStdlib):
         self._pool = pool  # keeps the pool alive until the last result has arrived
         self._imap = job
         self._closed = False
-        self._chunk: Iterator[Any] = iter(())  # values of a chunk that were not taken yet
+        self._values: deque[Any] = deque()  # of chunks that have arrived: any thread takes one
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -353,8 +353,11 @@ class IMapIterator(LikeStdlib):
             TaskCancelled: the pool was terminated before the input's end.
             ValueError: timeout is NaN.
         """
-        for value in self._chunk:
-            return value
+        while self._values:
+            try:
+                return self._values.popleft()
+            except IndexError:  # another thread has taken the last one
+                pass
         first, count, failed, value, _, _ = self._next_row(timeout)
         if failed:
             if self._imap.chunk and not is_a(value, WorkerDied):
@@ -363,8 +366,8 @@ class IMapIterator(LikeStdlib):
             raise value
         if not self._imap.chunk:
             return value
-        self._chunk = iter(value)
-        return next(self._chunk)
+        self._values.extend(value[1:])
+        return value[0]
 
     __next__ = next
 
@@ -372,7 +375,7 @@ class IMapIterator(LikeStdlib):
         """Give no more values: the remaining calls are made, and their values discarded."""
         self._pool = None
         self._closed = True
-        self._chunk = iter(())
+        self._values.clear()
         self._imap.discard_results()
 
     def __del__(self) -> None:

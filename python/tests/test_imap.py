@@ -8,6 +8,7 @@ dropped. Input that blocks, raises or never ends disturbs nobody.
 import functools
 import gc
 import itertools
+import sys
 import threading
 import time
 import unittest
@@ -30,6 +31,18 @@ class Input:
             self.read += 1
             yield item
         self.ended.set()
+
+
+class SlowToPickle:
+    """Its pickling waits for an event."""
+
+    def __init__(self, go):
+        self.go = go
+
+    def __reduce__(self):
+        self.go.wait(PATIENCE)
+        self.go.set()
+        return str, ()
 
 
 class Imap(Case):
@@ -244,6 +257,34 @@ class Readers(Imap):
             for thread in threads:
                 thread.join(PATIENCE)
             self.assertEqual(sorted(values), list(range(5000)))
+
+    def test_several_threads_share_chunks(self):
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
+        for name in ("imap", "imap_unordered") * 3:
+            found, values = getattr(self.pool, name)(tasks.same, range(10_000), 5), []
+            threads = [threading.Thread(target=lambda: values.extend(found)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE)
+            self.assertEqual(sorted(values), list(range(10_000)))
+
+    def test_while_another_thread_pickles_an_item(self):
+        """It does not wait for the user's code, beyond its time limit."""
+        go = threading.Event()
+        self.addCleanup(go.set)
+        found = self.pool.imap(type, [*range(200), SlowToPickle(go), *range(200)])
+        reader = threading.Thread(target=lambda: [next(found) for _ in range(150)])
+        reader.start()
+        self.wait_until(lambda: "reader" in found._imap._readers, "a thread that is pickling")
+        with self.assertRaises(allcores.TimeoutError):
+            while not go.is_set():
+                found.next(0.1)
+        self.assertFalse(go.is_set())
+        go.set()
+        reader.join(PATIENCE)
+        self.assertFalse(reader.is_alive())
 
     def test_next_with_timeouts_loses_nothing(self):
         found, values = self.pool.imap(tasks.nap, [0.02] * 20), []
