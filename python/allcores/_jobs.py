@@ -75,8 +75,9 @@ class Job:
 
     def finish(self) -> None:
         """The job is complete: tell whoever waits, and run the callback."""
-        if self.result is not None:
-            self.result._set_result(*self.outcome())
+        result, self.result = self.result, None
+        if result is not None:
+            result._set_result(*self.outcome())
 
 
 class CallJob(Job):

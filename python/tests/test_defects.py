@@ -504,6 +504,20 @@ class NothingLeft(Case):
         gc.collect()
         self.wait_until(lambda: gc.collect() >= 0 and reference() is None, "the end of it")
 
+    def test_results_of_maps_need_no_collector(self):
+        """Large lists would wait for it."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for callback in (None, str):
+            item = tasks.Counter(5)
+            result = self.pool.map_async(tasks.pid, [item], callback=callback)
+            self.assertEqual(len(result.get(PATIENCE)), 1)
+            references = weakref.ref(result), weakref.ref(item)
+            del item
+            self.wait_until(lambda: references[1]() is None, "the end of the item")
+            del result
+            self.wait_until(lambda: references[0]() is None, "the end of the result")
+
     def use(self):
         pool = self.context.Pool(2)
         pool.map(tasks.same, range(10))
