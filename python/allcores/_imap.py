@@ -216,21 +216,42 @@ class ImapJob(Job):
                 return
             for row in rows:
                 self._early[row[0]] = row
-            while (next_row := self._early.pop(self._awaited, None)) is not None:
-                self.ready.append(next_row)
-                self._awaited += next_row[1]
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Ordered: the results whose turn it is are ready."""
+        while self._early and (row := self._early.pop(self._awaited, None)) is not None:
+            self.ready.append(row)
+            self._awaited += row[1]
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for results, at most timeout seconds. False: there are no more."""
         me = threading.get_ident()
         try:
             self.waiting.add(me)
+            if self._skip_lost():
+                return True
             more = self.driver.step(timeout)
             if len(self.ready) > 1 and len(self.waiting) > 1:
                 self.stream.wake()  # another thread, which waits for results that are here now
             return more
         finally:
             self.waiting.discard(me)
+
+    def _skip_lost(self) -> bool:
+        """A signal handler's exception may have come when a thread had just taken results. Go on with
+        those behind them. Whether there are results now."""
+        position, submitted = self._position, self._submitted  # before the look at under_way
+        if self.stream.under_way or self.ready:
+            return False
+        self.driver.step(0.0)  # a call that could not be submitted is not under way
+        with self._lock:
+            if not (self.stream.under_way or self.ready or len(self.waiting) > 1):
+                self._used = max(self._used, submitted)
+                self._awaited = min(self._early or (max(self._awaited, position),))
+                self._pass_on()
+        self.feed(self.stream)
+        return bool(self.ready)
 
     def name_task(self, error: object, items: range) -> None:
         """Add to a WorkerDied which function and items the worker ran."""

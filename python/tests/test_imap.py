@@ -286,6 +286,32 @@ class Readers(Imap):
         reader.join(PATIENCE)
         self.assertFalse(reader.is_alive())
 
+    def test_results_that_a_signal_handler_took_along(self):
+        """A Ctrl-C in next may lose results that have just arrived. The rest comes."""
+        for name in ("imap", "imap_unordered"):
+            for items in (range(5000), iter(range(5000))):
+                found = getattr(self.pool, name)(tasks.same, items)
+                job, values = found._imap, []
+
+                def cut_short(timeout):
+                    job.stream.take(timeout)  # noqa: B023
+                    raise KeyboardInterrupt
+
+                for _ in range(3):
+                    job.driver.step = cut_short
+                    with self.assertRaises(KeyboardInterrupt):
+                        while True:
+                            values.append(next(found))
+                    del job.driver.step
+                    values.append(found.next(PATIENCE))
+                with self.assertRaises(StopIteration):
+                    while True:
+                        values.append(found.next(PATIENCE))
+                self.assertEqual(len(values), len(set(values)))
+                self.assertIn(4999, values)
+                if name == "imap":
+                    self.assertEqual(values, sorted(values))
+
     def test_next_with_timeouts_loses_nothing(self):
         found, values = self.pool.imap(tasks.nap, [0.02] * 20), []
         while True:
