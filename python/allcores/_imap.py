@@ -62,7 +62,7 @@ class ImapJob(Job):
         self._early: dict[int, _core.Row] | None = {} if ordered else None
         self._awaited = 0  # ordered: the item whose result comes next
         self._since = time.perf_counter()
-        self.was_cut_off = False  # the pool was terminated before the input's end
+        self._failure: BaseException | None = None  # why the input was not read to its end
         self._least = max(AHEAD_LEAST, 4 * workers)
         self._ahead = self._least
         self._unbounded = self._discards = self._ended = self._stopped = False
@@ -164,14 +164,15 @@ class ImapJob(Job):
             self._readers.clear()
         except BaseException as error:
             self._readers.clear()
-            refused = is_a(error, *REFUSALS)
-            if refused or self._thread is threading.current_thread():
+            # What the inputs raise that the user's thread reads is a result, so any other exception
+            # comes from a signal handler.
+            if is_a(error, *REFUSALS) or self._thread is threading.current_thread():
                 self._fail(error)
+                self._end()
+                return
+            self._fail(TaskCancelled("an exception came when the input was read"))
             self._end()
-            # What the inputs raise that the user's thread reads is a result, so this comes from a
-            # signal handler.
-            if not refused and self._thread is not threading.current_thread():
-                raise
+            raise
 
     def _read_some(self) -> bool:
         """Read items and submit them. False: the input is at its end."""
@@ -192,11 +193,17 @@ class ImapJob(Job):
         return more
 
     def _fail(self, error: BaseException) -> None:
-        """The exception becomes one more result, the last."""
-        try:
-            self.stream.fail(self, self._position, error)
-        except Exception:  # the pool has been terminated
-            self.was_cut_off = True
+        """The input will not be read to its end: say so behind the last result."""
+        if self._failure is None:
+            self._failure = error
+
+    def failure(self) -> BaseException | None:
+        """Why there are no more results; None: because all have been taken. Only once, but for a
+        cancelled one."""
+        failure = self._failure
+        if not is_a(failure, TaskCancelled):
+            self._failure = None
+        return failure
 
     def _end(self) -> None:
         self._ended = True
@@ -287,7 +294,7 @@ class ImapJob(Job):
         with self._lock:
             self._stopped = True
             if not self._ended:
-                self.was_cut_off = True
+                self._fail(TaskCancelled("the pool was terminated before the input's end"))
                 self._end()
             self._may_read.notify()
 
@@ -426,9 +433,7 @@ class IMapIterator(LikeStdlib):
             left = None if end is None else max(end - time.monotonic(), 0.0)
             if not job.wait(left) and not job.ready:
                 self._pool = None
-                if job.was_cut_off:
-                    raise TaskCancelled("the pool was terminated before the input's end")
-                raise StopIteration
+                raise job.failure() or StopIteration
             if left == 0.0 and not job.ready:
                 raise TimeoutError
 

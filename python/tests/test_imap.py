@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import unittest
+import unittest.mock
 
 import allcores
 import tasks
@@ -311,6 +312,39 @@ class Readers(Imap):
                 self.assertIn(4999, values)
                 if name == "imap":
                     self.assertEqual(values, sorted(values))
+
+    def test_interrupted_while_it_reads(self):
+        """What was submitted before arrives, and then no end as if all had been read."""
+        for name in ("imap", "imap_unordered"):
+            items = [*range(200), tasks.ExitsWhenPickled(True), *range(200)]
+            found, values = getattr(self.pool, name)(tasks.same, items), []
+            with self.assertRaises(SystemExit):
+                while True:
+                    values.append(found.next(PATIENCE))
+            with self.assertRaises(allcores.TaskCancelled):
+                while True:
+                    values.append(found.next(PATIENCE))
+            self.assertLessEqual(set(values), set(range(200)))
+
+    def test_refused_while_it_reads(self):
+        """The refusal comes after the values of all calls that were submitted before."""
+        for name in ("imap", "imap_unordered"):
+            found, values = getattr(self.pool, name)(tasks.same, range(2000)), []
+            job = found._imap
+            stream = job.stream
+
+            def feed(*args):
+                stream.feed(*args)  # noqa: B023
+                raise MemoryError
+
+            job.stream = unittest.mock.Mock(wraps=stream, feed=feed, weight=1)
+            type(job.stream).under_way = property(lambda _: stream.under_way)  # noqa: B023
+            with self.assertRaises(MemoryError):
+                while True:
+                    values.append(found.next(PATIENCE))
+            self.assertGreater(len(values), 64)
+            self.assertEqual(sorted(values), list(range(len(values))))
+            self.assertEqual(list(found), [])
 
     def test_next_with_timeouts_loses_nothing(self):
         found, values = self.pool.imap(tasks.nap, [0.02] * 20), []
