@@ -202,7 +202,8 @@ class MapJob(Job):
 
     def is_complete(self) -> bool:
         """Whether every item has a value or has failed."""
-        return self.outstanding == 0
+        # Below 0: a feed was refused after it had submitted items, which were failed with the rest.
+        return self.outstanding <= 0
 
     def outcome(self) -> tuple[bool, Any]:
         """All values in order, or the first failure."""
