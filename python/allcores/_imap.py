@@ -250,7 +250,7 @@ class ImapJob(Job):
         those behind them. Whether there are results now."""
         position, submitted = self._position, self._submitted  # before the look at under_way
         if self.stream.under_way or self.ready:
-            return False
+            return bool(self.ready)  # another thread may have noted them since the caller looked
         self.driver.step(0.0)  # a call that could not be submitted is not under way
         with self._lock:
             if not (self.stream.under_way or self.ready or len(self.waiting) > 1):

@@ -313,6 +313,31 @@ class Readers(Imap):
                 if name == "imap":
                     self.assertEqual(values, sorted(values))
 
+    def test_result_that_another_thread_notes_just_before_the_wait(self):
+        """It is there, and nothing else will come."""
+        go = threading.Event()
+        self.addCleanup(go.set)
+
+        def items():
+            yield from range(3)
+            go.wait(PATIENCE)
+
+        found = self.pool.imap_unordered(tasks.same, items())
+        job = found._imap
+
+        class Waiting(set):
+            """The other thread runs when this one is entered."""
+
+            def add(self, thread):
+                other = threading.Thread(target=job.driver.step, args=(PATIENCE,))
+                other.start()
+                other.join()
+                set.add(self, thread)
+
+        job.waiting, start = Waiting(), time.monotonic()
+        self.assertEqual(sorted(found.next(PATIENCE) for _ in range(3)), [0, 1, 2])
+        self.assertLess(time.monotonic() - start, PATIENCE / 2)
+
     def test_interrupted_while_it_reads(self):
         """What was submitted before arrives, and then no end as if all had been read."""
         for name in ("imap", "imap_unordered"):
