@@ -207,6 +207,24 @@ class Blocking(Imap):
         self.assertFalse(any(map(alive, numbers)))
         self.assertRaises(allcores.TaskCancelled, found.next, PATIENCE)
 
+    def test_terminate_while_it_is_made(self):
+        """Nobody would tell this one any more that the pool is terminated."""
+        pool, go = self.new_pool(2), threading.Event()
+        self.addCleanup(go.set)
+        enter = pool._submitting.enter
+
+        def terminate_first(job):
+            pool.terminate()
+            enter(job)
+
+        pool._submitting.enter = terminate_first
+        with self.assertRaises(ValueError):
+            pool.imap(tasks.same, iter(go.wait, True))
+        joined = threading.Thread(target=pool.join, daemon=True)
+        joined.start()
+        joined.join(PATIENCE)
+        self.assertFalse(joined.is_alive())
+
     def test_dropped(self):
         for _ in range(3):
             self.pool.imap(tasks.same, self.blocked())
