@@ -92,8 +92,7 @@ class ImapJob(Job):
         if type(iterable) in NEVER_BLOCKING:
             self._read()
         else:
-            with self._lock:
-                self._start_thread()
+            self._start_thread()
 
     def is_complete(self) -> bool:
         """Whether all items have been read and all results have arrived."""
@@ -271,8 +270,8 @@ class ImapJob(Job):
         with self._lock:
             self._unbounded = True
             self._may_read.notify()
-            if not self._ended and self._thread is None:
-                self._start_thread()
+        if not self._ended:
+            self._start_thread()
 
     def discard_results(self) -> None:
         """The user has dropped the iterator: read the whole input and discard the results."""
@@ -281,13 +280,12 @@ class ImapJob(Job):
         with self._lock:
             self._unbounded = self._discards = True
             self._may_read.notify()
-            if self._stopped or sys.is_finalizing():
-                return
-            if not self.is_complete() and self._thread is None:
-                try:
-                    self._start_thread()
-                except (RuntimeError, MemoryError):
-                    pass  # Pool.join will read the input
+        if self._stopped or sys.is_finalizing() or self.is_complete():
+            return
+        try:
+            self._start_thread()
+        except (RuntimeError, MemoryError):
+            pass  # Pool.join will read the input
 
     def stop(self) -> None:
         """The pool is terminated: read no more items."""
@@ -301,18 +299,23 @@ class ImapJob(Job):
     # ---- the thread that reads an input that may block ----
 
     def _start_thread(self) -> None:
+        """If there is none. Not under the lock: the collector may run in the thread that starts it, and
+        may find the iterator there."""
+        thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
         try:
-            self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
-            _core.undisturbed(self._thread.start)
+            with self._lock:
+                if self._thread is not None:
+                    return
+                self._thread = thread
+            _core.undisturbed(thread.start)
         except BaseException:  # the next call tries again
-            self._thread = None
+            if self._thread is thread:
+                self._thread = None
             raise
 
     def _run(self) -> None:
-        with self._lock:  # the starting thread holds it until _thread is set
-            if self._thread is not threading.current_thread():
-                return  # a Ctrl-C came, and the starting thread gave this one up
-        while True:
+        # Else a Ctrl-C came, and the starting thread gave this one up.
+        while self._thread is threading.current_thread():
             if not self._ended:
                 self._read()
             if self._missed:  # a thread of the user's is reading

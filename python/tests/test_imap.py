@@ -400,6 +400,27 @@ class Readers(Imap):
                 break
         self.assertEqual(values, [0.02] * 20)
 
+    def test_collected_while_join_starts_a_thread_for_it(self):
+        """By the collector, in the thread that starts that one."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        start = threading.Thread.start
+
+        def collect_and_start(thread):
+            gc.collect()
+            start(thread)
+
+        pool = self.new_pool(2)
+        cycle = [pool.imap(tasks.same, range(5000))]
+        cycle.append(cycle)
+        pool.close()
+        del cycle
+        joined = threading.Thread(target=pool.join, daemon=True)
+        start(joined)
+        with unittest.mock.patch.object(threading.Thread, "start", collect_and_start):
+            joined.join(PATIENCE)
+        self.assertFalse(joined.is_alive())
+
     def test_close_and_join_after_half(self):
         pool = self.new_pool(2)
         found = pool.imap(tasks.same, Input(range(5000)))
