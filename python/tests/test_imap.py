@@ -16,7 +16,7 @@ import unittest.mock
 
 import allcores
 import tasks
-from support import PATIENCE, Case, alive, engine_only, for_each_method, pids
+from support import PATIENCE, Case, alive, engine_only, for_each_method, pids, run_script
 
 
 class Input:
@@ -32,6 +32,27 @@ class Input:
             self.read += 1
             yield item
         self.ended.set()
+
+
+COLLECTED_BY_JOIN = """
+import gc, sys, threading
+import allcores
+
+def collect_and_start(thread):
+    gc.collect()
+    start(thread)
+
+if __name__ == "__main__":
+    gc.disable()
+    pool = allcores.get_context(sys.argv[1]).Pool(2)
+    cycle = [pool.imap(abs, range(5000))]
+    cycle.append(cycle)
+    pool.close()
+    del cycle
+    start, threading.Thread.start = threading.Thread.start, collect_and_start
+    pool.join()
+    print("joined")
+"""
 
 
 class SlowToPickle:
@@ -402,24 +423,8 @@ class Readers(Imap):
 
     def test_collected_while_join_starts_a_thread_for_it(self):
         """By the collector, in the thread that starts that one."""
-        gc.disable()
-        self.addCleanup(gc.enable)
-        start = threading.Thread.start
-
-        def collect_and_start(thread):
-            gc.collect()
-            start(thread)
-
-        pool = self.new_pool(2)
-        cycle = [pool.imap(tasks.same, range(5000))]
-        cycle.append(cycle)
-        pool.close()
-        del cycle
-        joined = threading.Thread(target=pool.join, daemon=True)
-        start(joined)
-        with unittest.mock.patch.object(threading.Thread, "start", collect_and_start):
-            joined.join(PATIENCE)
-        self.assertFalse(joined.is_alive())
+        code, out, err = run_script(self, COLLECTED_BY_JOIN, self.method)
+        self.assertEqual((code, out, err), (0, "joined\n", ""))
 
     def test_close_and_join_after_half(self):
         pool = self.new_pool(2)
