@@ -156,6 +156,14 @@ class CallbackThread:
             self._submitting.enter(job)
             return driver
 
+    def finish(self, job: Job, driver: Driver) -> None:
+        """A job of start() has submitted everything."""
+        with self._lock:
+            if self._driver is driver:
+                driver.add(job)
+                return
+        self._submitting.leave(job)  # the driver has failed, and all calls that it had
+
     def map(self, job: MapJob) -> None:
         """Drive a map to its end."""
         try:

@@ -75,13 +75,13 @@ class ImapJob(Job):
         self._early: dict[int, _core.Row] | None = {} if ordered else None
         self._awaited = 0  # ordered: the item whose result comes next
         self._since = time.perf_counter()
-        self.was_cut_off = False  # the pool was terminated before the input's end
+        self._failure: BaseException | None = None  # why the input was not read to its end
         self._least = max(AHEAD_LEAST, 4 * workers)
         self._ahead = self._least
         self._unbounded = self._discards = self._ended = self._stopped = False
-        # The thread that reads, under the key "reader". No thread waits for another one to have read:
+        # Has the key "reader" while a thread reads. No thread waits for another one to have read:
         # user code runs meanwhile.
-        self._readers: dict[str, int] = {}
+        self._readers: dict[str, object] = {}
         self._missed = False  # another thread wanted to read meanwhile
         self.waiting: set[int] = set()  # threads that wait for results
         self._lock = threading.RLock()  # reentrant: see Submitting
@@ -106,8 +106,7 @@ class ImapJob(Job):
         if type(iterable) in NEVER_BLOCKING:
             self._read()
         else:
-            with self._lock:
-                self._start_thread()
+            self._start_thread()
 
     def is_complete(self) -> bool:
         """Whether all items have been read and all results have arrived."""
@@ -150,8 +149,8 @@ class ImapJob(Job):
                     self._may_read.notify()
                 return
             self._read()
-            if not self._missed:
-                return
+            if self._readers or not self._missed:
+                return  # a thread that reads at this moment will read on for this one, too
             self._missed = False
 
     def _has_room(self) -> bool:
@@ -161,10 +160,10 @@ class ImapJob(Job):
 
     def _read(self) -> None:
         """Read and submit as many items as may be read now, if no other thread is doing so: that one
-        reads on for this thread, too."""
-        me = threading.get_ident()
+        reads on for this thread, too. Nor may what this thread pickles read from here."""
+        me = object()
         try:
-            if self._readers.setdefault("reader", me) != me:
+            if self._readers.setdefault("reader", me) is not me:
                 self._missed = True
                 return
             if not self._ended and not self._read_some():
@@ -172,14 +171,15 @@ class ImapJob(Job):
             self._readers.clear()
         except BaseException as error:
             self._readers.clear()
-            refused = is_a(error, *REFUSALS)
-            if refused or self._thread is threading.current_thread():
+            # What the inputs raise that the user's thread reads is a result, so any other exception
+            # comes from a signal handler.
+            if is_a(error, *REFUSALS) or self._thread is threading.current_thread():
                 self._fail(error)
+                self._end()
+                return
+            self._fail(TaskCancelled("an exception came when the input was read"))
             self._end()
-            # What the inputs raise that the user's thread reads is a result, so this comes from a
-            # signal handler.
-            if not refused and self._thread is not threading.current_thread():
-                raise
+            raise
 
     def _read_some(self) -> bool:
         """Read items and submit them. False: the input is at its end."""
@@ -200,11 +200,17 @@ class ImapJob(Job):
         return more
 
     def _fail(self, error: BaseException) -> None:
-        """The exception becomes one more result, the last."""
-        try:
-            self.stream.fail(self, self._position, error)
-        except Exception:  # the pool has been terminated
-            self.was_cut_off = True
+        """The input will not be read to its end: say so behind the last result."""
+        if self._failure is None:
+            self._failure = error
+
+    def failure(self) -> BaseException | None:
+        """Why there are no more results; None: because all have been taken. Only once, but for a
+        cancelled one."""
+        failure = self._failure
+        if not is_a(failure, TaskCancelled):
+            self._failure = None
+        return failure
 
     def _end(self) -> None:
         self._ended = True
@@ -224,21 +230,42 @@ class ImapJob(Job):
                 return
             for row in rows:
                 self._early[row[0]] = row
-            while (next_row := self._early.pop(self._awaited, None)) is not None:
-                self.ready.append(next_row)
-                self._awaited += next_row[1]
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Ordered: the results whose turn it is are ready."""
+        while self._early and (row := self._early.pop(self._awaited, None)) is not None:
+            self.ready.append(row)
+            self._awaited += row[1]
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for results, at most timeout seconds. False: there are no more."""
         me = threading.get_ident()
         try:
             self.waiting.add(me)
+            if self._skip_lost():
+                return True
             more = self.driver.step(timeout)
             if len(self.ready) > 1 and len(self.waiting) > 1:
                 self.stream.wake()  # another thread, which waits for results that are here now
             return more
         finally:
             self.waiting.discard(me)
+
+    def _skip_lost(self) -> bool:
+        """A signal handler's exception may have come when a thread had just taken results. Go on with
+        those behind them. Whether there are results now."""
+        position, submitted = self._position, self._submitted  # before the look at under_way
+        if self.stream.under_way or self.ready:
+            return bool(self.ready)  # another thread may have noted them since the caller looked
+        self.driver.step(0.0)  # a call that could not be submitted is not under way
+        with self._lock:
+            if not (self.stream.under_way or self.ready or len(self.waiting) > 1):
+                self.used = max(self.used, submitted)
+                self._awaited = min(self._early or (max(self._awaited, position),))
+                self._pass_on()
+        self.feed(self.stream)
+        return bool(self.ready)
 
     def name_task(self, error: object, items: range) -> None:
         """Add to a WorkerDied which function and items the worker ran."""
@@ -251,8 +278,8 @@ class ImapJob(Job):
         with self._lock:
             self._unbounded = True
             self._may_read.notify()
-            if not self._ended and self._thread is None:
-                self._start_thread()
+        if not self._ended:
+            self._start_thread()
 
     def discard_results(self) -> None:
         """The user has dropped the iterator: read the whole input and discard the results."""
@@ -261,22 +288,20 @@ class ImapJob(Job):
         with self._lock:
             self._unbounded = self._discards = True
             self._may_read.notify()
-            if self._stopped or sys.is_finalizing():
-                return
-            if not self.is_complete() and self._thread is None:
-                try:
-                    self._start_thread()
-                except (RuntimeError, MemoryError):
-                    pass  # Pool.join will read the input
+        if self._stopped or sys.is_finalizing() or self.is_complete():
+            return
+        try:
+            self._start_thread()
+        except (RuntimeError, MemoryError):
+            pass  # Pool.join will read the input
 
     def stop(self) -> None:
         """The pool is terminated: read no more items."""
         with self._lock:
             self._stopped = True
-            cut_off = not self._ended
-            self.was_cut_off |= cut_off
         # Not under the lock: where a thread leaves, a garbage collection may drop this iterator.
-        if cut_off:
+        if not self._ended:
+            self._fail(TaskCancelled("the pool was terminated before the input's end"))
             self._end()
         with self._lock:
             self._may_read.notify()
@@ -284,18 +309,23 @@ class ImapJob(Job):
     # ---- the thread that reads an input that may block ----
 
     def _start_thread(self) -> None:
+        """If there is none. Not under the lock: the collector may run in the thread that starts it, and
+        may find the iterator there."""
+        thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
         try:
-            self._thread = threading.Thread(target=self._run, name="allcores-imap", daemon=True)
-            _core.undisturbed(self._thread.start)
+            with self._lock:
+                if self._thread is not None:
+                    return
+                self._thread = thread
+            _core.undisturbed(thread.start)
         except BaseException:  # the next call tries again
-            self._thread = None
+            if self._thread is thread:
+                self._thread = None
             raise
 
     def _run(self) -> None:
-        with self._lock:  # the starting thread holds it until _thread is set
-            if self._thread is not threading.current_thread():
-                return  # a Ctrl-C came, and the starting thread gave this one up
-        while True:
+        # Else a Ctrl-C came, and the starting thread gave this one up.
+        while self._thread is threading.current_thread():
             if not self._ended:
                 self._read()
             if self._missed:  # a thread of the user's is reading
@@ -345,7 +375,7 @@ class IMapIterator(LikeStdlib):
         self._pool = pool  # keeps the pool alive until the last result has arrived
         self._imap = job
         self._closed = False
-        self._chunk: Iterator[Any] = iter(())  # values of a chunk that were not taken yet
+        self._values: deque[Any] = deque()  # of chunks that have arrived: any thread takes one
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -364,10 +394,12 @@ class IMapIterator(LikeStdlib):
             TaskCancelled: the pool was terminated before the input's end.
             ValueError: timeout is NaN.
         """
+        while self._values:
+            try:
+                return self._values.popleft()
+            except IndexError:  # another thread has taken the last one
+                pass
         job = self._imap
-        if job.chunk:
-            for value in self._chunk:
-                return value
         while True:
             try:
                 first, count, failed, value, _, _ = job.ready.popleft()
@@ -385,8 +417,8 @@ class IMapIterator(LikeStdlib):
             raise value
         if not job.chunk:
             return value
-        self._chunk = iter(value)
-        return next(self._chunk)
+        self._values.extend(value[1:])
+        return value[0]
 
     __next__ = next
 
@@ -394,7 +426,7 @@ class IMapIterator(LikeStdlib):
         """Give no more values: the remaining calls are made, and their values discarded."""
         self._pool = None
         self._closed = True
-        self._chunk = iter(())
+        self._values.clear()
         self._imap.discard_results()
         self._imap.ready.clear()
 
@@ -416,9 +448,7 @@ class IMapIterator(LikeStdlib):
             left = None if end is None else max(end - time.monotonic(), 0.0)
             if not job.wait(left) and not job.ready:
                 self._pool = None
-                if job.was_cut_off:
-                    raise TaskCancelled("the pool was terminated before the input's end")
-                raise StopIteration
+                raise job.failure() or StopIteration
             if left == 0.0 and not job.ready:
                 raise TimeoutError
 

@@ -76,8 +76,9 @@ class Job:
 
     def finish(self) -> None:
         """The job is complete: tell whoever waits, and run the callback."""
-        if self.result is not None:
-            self.result._set_result(*self.outcome())
+        result, self.result = self.result, None
+        if result is not None:
+            result._set_result(*self.outcome())
 
 
 class CallJob(Job):
@@ -215,7 +216,8 @@ class MapJob(Job):
 
     def is_complete(self) -> bool:
         """Whether every item has a value or has failed."""
-        return self.outstanding == 0
+        # Below 0: a feed was refused after it had submitted items, which were failed with the rest.
+        return self.outstanding <= 0
 
     def outcome(self) -> tuple[bool, Any]:
         """All values in order, or the first failure."""

@@ -147,7 +147,8 @@ class MapResult(JobResult):
         error_callback: Callback,
     ) -> None:
         super().__init__(pool, function, callback, error_callback)
-        self._map = job
+        self._map: MapJob | None = job  # until it is complete: it holds the items
+        self._chunksize = job.nominal_chunk  # or what the standard library would choose
         if job.is_complete():  # no items: no callback, as in the standard library
             self._callback = None
             self._set_result(True, [])
@@ -155,9 +156,9 @@ class MapResult(JobResult):
     @property
     def _number_left(self) -> int:
         """Chunks without a result."""
-        return -(-self._map.outstanding // self._chunksize)
+        job = self._map
+        return -(-job.outstanding // self._chunksize) if job else 0
 
-    @property
-    def _chunksize(self) -> int:
-        """Items of a chunk: what was given, or else what the standard library would choose."""
-        return self._map.nominal_chunk
+    def _set_result(self, success: bool, value: Any) -> None:
+        super()._set_result(success, value)
+        self._map = None

@@ -38,8 +38,9 @@ class Submitting:
             self._shut_if_empty()
 
     def clear(self) -> None:
-        """The pool is terminated: remove all jobs, in whatever state they are."""
+        """The pool is terminated: remove all jobs, in whatever state they are, and let none in."""
         with self._lock:
+            self._closed = True
             self._jobs.clear()
             self._shut_if_empty()
 

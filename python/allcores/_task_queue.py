@@ -53,7 +53,7 @@ class QueuedTasks(Job):
             self._length += 1
             yield function, args, kwds
 
-    def read(self, driver: Driver, set_length: SetLength) -> None:
+    def read(self, callbacks: CallbackThread, driver: Driver, set_length: SetLength) -> None:
         """Read all tasks and submit them, a bounded number ahead of their results."""
         calls, first, more = self._calls(), 0, True
         try:
@@ -68,8 +68,12 @@ class QueuedTasks(Job):
                 set_length(self._length)
         except BaseException as error:
             self._report(error)
+        self.end(callbacks, driver)
+
+    def end(self, callbacks: CallbackThread, driver: Driver) -> None:
+        """Nothing more will be submitted."""
         self._ended = True
-        driver.add(self)
+        callbacks.finish(self, driver)
 
     def _report(self, error: BaseException) -> None:
         if not isinstance(error, REFUSALS):
@@ -115,6 +119,13 @@ class TaskQueue:
         tasks, set_length = item
         job = QueuedTasks(self._core, self._cache, tasks)
         driver = self._callbacks.start(job)
-        threading.Thread(
-            target=job.read, args=(driver, set_length), name="allcores-tasks", daemon=True
-        ).start()
+        try:
+            threading.Thread(
+                target=job.read,
+                args=(self._callbacks, driver, set_length),
+                name="allcores-tasks",
+                daemon=True,
+            ).start()
+        except (RuntimeError, MemoryError):
+            job.end(self._callbacks, driver)
+            raise

@@ -7,6 +7,7 @@ user's, and what a pool leaves behind. Dying workers: test_deaths.py; imap's inp
 forks of the user's: test_forks.py.
 """
 import gc
+import itertools
 import logging
 import multiprocessing
 import os
@@ -421,6 +422,40 @@ class Threads(Case):
 
 
 @engine_only
+class Refused(Case):
+    """The pool refuses a call in the midst of many that are submitted together."""
+
+    def refuse_third_feed(self, job):
+        """Its calls are submitted, and it raises all the same: as for the last of them."""
+        feeds, submit = itertools.count(1), job.feed
+
+        class Stream:
+            """The one that feed uses."""
+
+            def __init__(self, stream):
+                self.stream = stream
+
+            def feed(self, *args):
+                result = self.stream.feed(*args)
+                if next(feeds) == 3:
+                    raise MemoryError
+                return result
+
+        job.feed = lambda stream: submit(Stream(stream))
+
+    def test_map(self):
+        for chunksize in (1, 3, None):
+            job = self.pool._map_job(tasks.same, range(5000), False, chunksize)
+            self.refuse_third_feed(job)
+            result = allcores.pool.MapResult(self.pool, job, tasks.same, None, None)
+            job.result = result
+            self.pool._callbacks.map(job)
+            with self.assertRaises(MemoryError):
+                result.get(PATIENCE)
+            self.assertEqual(self.pool.map(tasks.same, range(10)), list(range(10)))
+
+
+@engine_only
 class NothingLeft(Case):
     """A pool can be dropped; a closed one leaves no descriptor, thread or process."""
 
@@ -504,6 +539,20 @@ class NothingLeft(Case):
         gc.collect()
         self.wait_until(lambda: gc.collect() >= 0 and reference() is None, "the end of it")
 
+    def test_results_of_maps_need_no_collector(self):
+        """Large lists would wait for it."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for callback in (None, str):
+            item = tasks.Counter(5)
+            result = self.pool.map_async(tasks.pid, [item], callback=callback)
+            self.assertEqual(len(result.get(PATIENCE)), 1)
+            references = weakref.ref(result), weakref.ref(item)
+            del item
+            self.wait_until(lambda: references[1]() is None, "the end of the item")
+            del result
+            self.wait_until(lambda: references[0]() is None, "the end of the result")
+
     def use(self):
         pool = self.context.Pool(2)
         pool.map(tasks.same, range(10))
@@ -582,7 +631,7 @@ with context.Pool(2, maxtasksperchild=3) as pool:
 """))
 
 
-for_each_method(globals(), OnTheWay, Callbacks, Terminated, Threads, NothingLeft,
+for_each_method(globals(), OnTheWay, Callbacks, Terminated, Threads, NothingLeft, Refused,
                 StandardDescriptors)
 
 if __name__ == "__main__":

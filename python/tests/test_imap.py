@@ -8,13 +8,15 @@ dropped. Input that blocks, raises or never ends disturbs nobody.
 import functools
 import gc
 import itertools
+import sys
 import threading
 import time
 import unittest
+import unittest.mock
 
 import allcores
 import tasks
-from support import PATIENCE, Case, alive, engine_only, for_each_method, pids
+from support import PATIENCE, Case, alive, engine_only, for_each_method, pids, run_script
 
 
 class Input:
@@ -30,6 +32,39 @@ class Input:
             self.read += 1
             yield item
         self.ended.set()
+
+
+COLLECTED_BY_JOIN = """
+import gc, sys, threading
+import allcores
+
+def collect_and_start(thread):
+    gc.collect()
+    start(thread)
+
+if __name__ == "__main__":
+    gc.disable()
+    pool = allcores.get_context(sys.argv[1]).Pool(2)
+    cycle = [pool.imap(abs, range(5000))]
+    cycle.append(cycle)
+    pool.close()
+    del cycle
+    start, threading.Thread.start = threading.Thread.start, collect_and_start
+    pool.join()
+    print("joined")
+"""
+
+
+class SlowToPickle:
+    """Its pickling waits for an event."""
+
+    def __init__(self, go):
+        self.go = go
+
+    def __reduce__(self):
+        self.go.wait(PATIENCE)
+        self.go.set()
+        return str, ()
 
 
 class Imap(Case):
@@ -210,6 +245,24 @@ class Blocking(Imap):
         stopping.join(PATIENCE)
         self.assertFalse(stopping.is_alive())
 
+    def test_terminate_while_it_is_made(self):
+        """Nobody would tell this one any more that the pool is terminated."""
+        pool, go = self.new_pool(2), threading.Event()
+        self.addCleanup(go.set)
+        enter = pool._submitting.enter
+
+        def terminate_first(job):
+            pool.terminate()
+            enter(job)
+
+        pool._submitting.enter = terminate_first
+        with self.assertRaises(ValueError):
+            pool.imap(tasks.same, iter(go.wait, True))
+        joined = threading.Thread(target=pool.join, daemon=True)
+        joined.start()
+        joined.join(PATIENCE)
+        self.assertFalse(joined.is_alive())
+
     def test_dropped(self):
         for _ in range(3):
             self.pool.imap(tasks.same, self.blocked())
@@ -262,6 +315,118 @@ class Readers(Imap):
                 thread.join(PATIENCE)
             self.assertEqual(sorted(values), list(range(5000)))
 
+    def test_several_threads_share_chunks(self):
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
+        for name in ("imap", "imap_unordered") * 3:
+            found, values = getattr(self.pool, name)(tasks.same, range(10_000), 5), []
+            threads = [threading.Thread(target=lambda: values.extend(found)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE)
+            self.assertEqual(sorted(values), list(range(10_000)))
+
+    def test_while_another_thread_pickles_an_item(self):
+        """It does not wait for the user's code, beyond its time limit."""
+        go = threading.Event()
+        self.addCleanup(go.set)
+        found = self.pool.imap(type, [*range(200), SlowToPickle(go), *range(200)])
+        reader = threading.Thread(target=lambda: [next(found) for _ in range(150)])
+        reader.start()
+        self.wait_until(lambda: "reader" in found._imap._readers, "a thread that is pickling")
+        with self.assertRaises(allcores.TimeoutError):
+            while not go.is_set():
+                found.next(0.1)
+        self.assertFalse(go.is_set())
+        go.set()
+        reader.join(PATIENCE)
+        self.assertFalse(reader.is_alive())
+
+    def test_results_that_a_signal_handler_took_along(self):
+        """A Ctrl-C in next may lose results that have just arrived. The rest comes."""
+        for name in ("imap", "imap_unordered"):
+            for items in (range(5000), iter(range(5000))):
+                found = getattr(self.pool, name)(tasks.same, items)
+                job, values = found._imap, []
+
+                def cut_short(timeout):
+                    job.stream.take(timeout)  # noqa: B023
+                    raise KeyboardInterrupt
+
+                for _ in range(3):
+                    job.driver.step = cut_short
+                    with self.assertRaises(KeyboardInterrupt):
+                        while True:
+                            values.append(next(found))
+                    del job.driver.step
+                    values.append(found.next(PATIENCE))
+                with self.assertRaises(StopIteration):
+                    while True:
+                        values.append(found.next(PATIENCE))
+                self.assertEqual(len(values), len(set(values)))
+                self.assertIn(4999, values)
+                if name == "imap":
+                    self.assertEqual(values, sorted(values))
+
+    def test_result_that_another_thread_notes_just_before_the_wait(self):
+        """It is there, and nothing else will come."""
+        go = threading.Event()
+        self.addCleanup(go.set)
+
+        def items():
+            yield from range(3)
+            go.wait(PATIENCE)
+
+        found = self.pool.imap_unordered(tasks.same, items())
+        job = found._imap
+
+        class Waiting(set):
+            """The other thread runs when this one is entered."""
+
+            def add(self, thread):
+                other = threading.Thread(target=job.driver.step, args=(PATIENCE,))
+                other.start()
+                other.join()
+                set.add(self, thread)
+
+        job.waiting, start = Waiting(), time.monotonic()
+        self.assertEqual(sorted(found.next(PATIENCE) for _ in range(3)), [0, 1, 2])
+        self.assertLess(time.monotonic() - start, PATIENCE / 2)
+
+    def test_interrupted_while_it_reads(self):
+        """What was submitted before arrives, and then no end as if all had been read."""
+        for name in ("imap", "imap_unordered"):
+            items = [*range(200), tasks.ExitsWhenPickled(True), *range(200)]
+            found, values = getattr(self.pool, name)(tasks.same, items), []
+            with self.assertRaises(SystemExit):
+                while True:
+                    values.append(found.next(PATIENCE))
+            with self.assertRaises(allcores.TaskCancelled):
+                while True:
+                    values.append(found.next(PATIENCE))
+            self.assertLessEqual(set(values), set(range(200)))
+
+    def test_refused_while_it_reads(self):
+        """The refusal comes after the values of all calls that were submitted before."""
+        for name in ("imap", "imap_unordered"):
+            found, values = getattr(self.pool, name)(tasks.same, range(2000)), []
+            job = found._imap
+            stream = job.stream
+
+            def feed(*args):
+                stream.feed(*args)  # noqa: B023
+                raise MemoryError
+
+            job.stream = unittest.mock.Mock(wraps=stream, feed=feed, weight=1)
+            type(job.stream).under_way = property(lambda _: stream.under_way)  # noqa: B023
+            with self.assertRaises(MemoryError):
+                while True:
+                    values.append(found.next(PATIENCE))
+            self.assertGreater(len(values), 64)
+            self.assertEqual(sorted(values), list(range(len(values))))
+            self.assertEqual(list(found), [])
+
     def test_next_with_timeouts_loses_nothing(self):
         found, values = self.pool.imap(tasks.nap, [0.02] * 20), []
         while True:
@@ -272,6 +437,11 @@ class Readers(Imap):
             except StopIteration:
                 break
         self.assertEqual(values, [0.02] * 20)
+
+    def test_collected_while_join_starts_a_thread_for_it(self):
+        """By the collector, in the thread that starts that one."""
+        code, out, err = run_script(self, COLLECTED_BY_JOIN, self.method)
+        self.assertEqual((code, out, err), (0, "joined\n", ""))
 
     def test_close_and_join_after_half(self):
         pool = self.new_pool(2)

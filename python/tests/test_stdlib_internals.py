@@ -394,6 +394,31 @@ class TaskQueueDeaths(Case):
             pool.join()
             self.assertRaises(allcores.TaskCancelled, result.get, PATIENCE)
 
+    def join_within_patience(self, pool):
+        pool.close()
+        joined = threading.Thread(target=pool.join, daemon=True)
+        joined.start()
+        joined.join(PATIENCE)
+        self.assertFalse(joined.is_alive())
+
+    def test_no_thread_can_be_started(self):
+        pool = self.new_pool(1)
+        pool.apply_async(abs, (-1,), callback=str).get(PATIENCE)
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no thread")):
+            self.assertRaises(RuntimeError, pool._taskqueue.put, ([], None))
+        self.join_within_patience(pool)
+
+    def test_the_thread_of_callbacks_fails_while_tasks_are_read(self):
+        pool, go = self.new_pool(1), threading.Event()
+        self.addCleanup(go.set)
+        pool._taskqueue.put((iter(lambda: go.wait(PATIENCE), True), None))
+        driver = pool._callbacks._driver
+        driver.step = mock.Mock(side_effect=MemoryError)
+        driver.stream.wake()
+        self.wait_until(lambda: pool._callbacks._driver is None, "the end of it")
+        go.set()
+        self.join_within_patience(pool)
+
 
 for_each_method(globals(), Instances, Patched, TaskQueue, TaskQueueDeaths)
 
