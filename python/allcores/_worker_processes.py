@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
 from . import _core, _oom_killer, _worker_stacks, errors
+from ._descriptors import DescriptorChannel
 from ._stdlib_private import child_popen_of, disown
 from ._worker import Seat, main
 
@@ -178,6 +179,9 @@ class WorkerProcesses:
         self._unreaped: list[ProcessEnd] = []
         self.processes: list[BaseProcess] = []
         self.stacks = _worker_stacks.Stacks()
+        # Results that were not decoded refer to this object, and need the channel.
+        self.channel = DescriptorChannel()
+        weakref.finalize(self, self.channel.close).atexit = False
         self._kills_before = _oom_killer.read_kills()
         self._killed: set[int] = set()  # pids of workers that died by SIGKILL and were explained
         self.failure: BaseException | None = None
@@ -312,3 +316,4 @@ class WorkerProcesses:
         for end in self._unreaped:
             end.reap(timeout)
         self.stacks.close()
+        self.channel.close_if_empty()
