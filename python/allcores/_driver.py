@@ -111,42 +111,49 @@ class CallbackThread:
     def __init__(self, core: _core.Pool, submitting: Submitting) -> None:
         self._core = core
         self._submitting = submitting
-        self._lock = threading.Lock()  # guards the start; no user code runs under it
+        # Guards the two below, and that no job is added to a driver that has failed.
+        self._lock = threading.Lock()
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
 
     def _start_once(self) -> Driver:
-        with self._lock:
-            if self._driver is None:
-                driver = Driver(self._core.stream(), self._submitting)
-                try:
-                    self._thread = threading.Thread(
-                        target=self._run, args=(driver,), name="allcores-callbacks", daemon=True
-                    )
-                    _core.undisturbed(self._thread.start)
-                    self._driver = driver
-                except BaseException:  # keep no stream whose results no thread takes
-                    self._driver = self._thread = None
-                    driver.stream.close()
-                    raise
-            return self._driver
+        """Under the lock."""
+        if self._driver is None:
+            driver = Driver(self._core.stream(), self._submitting)
+            try:
+                self._thread = threading.Thread(
+                    target=self._run, args=(driver,), name="allcores-callbacks", daemon=True
+                )
+                _core.undisturbed(self._thread.start)
+                self._driver = driver
+            except BaseException:  # keep no stream whose results no thread takes
+                self._driver = self._thread = None
+                driver.stream.close()
+                raise
+        return self._driver
 
     def call(self, job: CallJob, function: Any, args: Any, kwds: Any) -> None:
         """Submit one call, whose job the thread will finish."""
-        stream = self._start_once().stream
+        with self._lock:
+            driver = self._start_once()
         try:
-            stream.push_call(job, function, args, kwds)
+            driver.stream.push_call(job, function, args, kwds)  # runs user code: not under the lock
         except TaskCancelled:  # the pool was closed after its state was checked
             raise ValueError("Pool not running") from None
         except REFUSALS as error:
-            stream.fail(job, 0, error)
+            driver.stream.fail(job, 0, error)
+        except ValueError:
+            if self._driver is driver:
+                raise
+            self.call(job, function, args, kwds)  # the driver has failed meanwhile: begin anew
 
     def map(self, job: MapJob) -> None:
         """Drive a map to its end."""
-        driver = self._start_once()
         try:
-            self._submitting.enter(job)
-            driver.add(job)
+            with self._lock:
+                driver = self._start_once()
+                self._submitting.enter(job)
+                driver.add(job)
         except BaseException:  # a signal handler's: the user will not get this job's result
             self._submitting.forget(job)
             raise
@@ -170,5 +177,6 @@ class CallbackThread:
         try:
             driver.run()
         except BaseException as error:  # the pool takes no more work, or there is no memory
-            self._driver = None  # the next call begins anew, and learns the reason
+            with self._lock:
+                self._driver = None  # the next call begins anew, and learns the reason
             driver.fail_all(error)

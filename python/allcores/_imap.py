@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from multiprocessing import TimeoutError
+from os import getpid
 
 from . import _core
 from ._driver import REFUSALS, Driver
 from ._jobs import FEED_BYTES, Job, name_task
 from ._stdlib_pool import LikeStdlib
 from ._submitting import Submitting
-from .errors import TaskCancelled, is_a
+from .errors import FORKED, TaskCancelled, WorkerDied, is_a
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ImapJob(Job):
         self._lock = threading.RLock()  # reentrant: see Submitting
         self._may_read = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
+        self.pid = getpid()  # of the pool's owner
         try:
             submitting.enter(self)
             self._begin(iterable)
@@ -250,7 +250,7 @@ class ImapJob(Job):
 
     def discard_results(self) -> None:
         """The user has dropped the iterator: read the whole input and discard the results."""
-        if os.getpid() != self._pid:
+        if getpid() != self.pid:
             return  # a forked child, where a lock that was held at the fork stays held
         with self._lock:
             self._unbounded = self._discards = True
@@ -339,6 +339,7 @@ class IMapIterator(LikeStdlib):
     def __init__(self, pool: object, job: ImapJob) -> None:
         self._pool = pool  # keeps the pool alive until the last result has arrived
         self._imap = job
+        self._closed = False
         self._chunk: Iterator[Any] = iter(())  # values of a chunk that were not taken yet
 
     def __iter__(self) -> Iterator[Any]:
@@ -362,6 +363,8 @@ class IMapIterator(LikeStdlib):
             return value
         first, count, failed, value, _, _ = self._next_row(timeout)
         if failed:
+            if self._imap.chunk and not is_a(value, WorkerDied):
+                self.close()  # as in the standard library
             self._imap.name_task(value, range(first, first + count))
             raise value
         if not self._imap.chunk:
@@ -380,6 +383,13 @@ class IMapIterator(LikeStdlib):
                 return
             yield first, not failed, value
 
+    def close(self) -> None:
+        """Give no more values: the remaining calls are made, and their values discarded."""
+        self._pool = None
+        self._closed = True
+        self._chunk = iter(())
+        self._imap.discard_results()
+
     def __del__(self) -> None:
         job = getattr(self, "_imap", None)
         if job is not None:
@@ -387,13 +397,16 @@ class IMapIterator(LikeStdlib):
 
     def _next_row(self, timeout: float | None) -> _core.Row:
         job = self._imap
-        while True:
+        if getpid() != job.pid:
+            raise RuntimeError(FORKED)
+        while not self._closed:
             try:
                 row = job.ready.popleft()
                 job.note_used()
                 return row
             except IndexError:
                 self._await(timeout)
+        raise StopIteration
 
     def _await(self, timeout: float | None) -> None:
         """Wait for results. Raises where there is none."""

@@ -282,6 +282,14 @@ def _forkserver() -> Any:
 # ---- pools ----
 
 
+def reducers_of(pickler: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """What programs have registered by ForkingPickler.register and copyreg.pickle, in this order of
+    preference: ForkingPickler._extra_reducers, and copyreg's table, as ForkingPickler.__init__ does."""
+    import copyreg
+
+    return pickler._extra_reducers, copyreg.dispatch_table
+
+
 def cut_into_tasks(function: object, items: Iterable[Any], size: int) -> Any:
     """An iterator over (function, tuple of items): Pool._get_tasks. Programs that extend a pool
     (istarmap) call it."""

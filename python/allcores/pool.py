@@ -175,7 +175,8 @@ class Pool(LikeStdlib):
         return self
 
     def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        if os.getpid() == self._owner:  # a forked child leaves the block, too: the pool goes on
+        # A forked child may leave the block, too, by sys.exit: it has no pool to terminate.
+        if exc_type is None or os.getpid() == self._owner:
             self.terminate()
 
     def _check_owner(self) -> None:

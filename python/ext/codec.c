@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "reducers.h"
 #include "small.h"
 
 #define SINK_KEEP (4 << 20)	/* an encoder with a larger sink is not kept */
@@ -35,6 +36,17 @@ static PyObject *plain_dumps(PyObject *pickler)
 	return plain ? Py_NewRef(dumps) : NULL;
 }
 
+static int find_reducers(struct state *state)
+{
+	PyObject *find = import_name("allcores._stdlib_private", "reducers_of");
+	PyObject *tables = find ? PyObject_CallOneArg(find, state->forking_pickler) : NULL;
+
+	state->reducers = tables ? reducers_make(state, tables) : NULL;
+	Py_XDECREF(tables);
+	Py_XDECREF(find);
+	return state->reducers ? 0 : -1;
+}
+
 int codec_prepare(struct state *state)
 {
 	PyObject *reducer;
@@ -48,7 +60,7 @@ int codec_prepare(struct state *state)
 		return -1;
 	if (PyType_Check(state->forking_pickler))
 		state->plain_dumps = plain_dumps(state->forking_pickler);
-	return 0;
+	return state->plain_dumps ? find_reducers(state) : 0;
 }
 
 /* A program may replace dumps at any time. */
@@ -67,7 +79,8 @@ static int make_pickler(struct encoder *encoder)
 {
 	encoder->pickler = PyObject_CallFunction(encoder->state->forking_pickler, "Oi",
 						 encoder->sink, 5);
-	if (!encoder->pickler)
+	if (!encoder->pickler ||
+	    PyObject_SetAttrString(encoder->pickler, "dispatch_table", encoder->state->reducers) < 0)
 		return -1;
 	encoder->dump = PyObject_GetAttrString(encoder->pickler, "dump");
 	encoder->clear_memo = PyObject_GetAttrString(encoder->pickler, "clear_memo");
@@ -133,8 +146,10 @@ static int encode_plainly(struct encoder *encoder, PyObject *object)
 {
 	PyObject *done, *cleared, *type, *value, *traceback;
 
-	if (!encoder->pickler && make_pickler(encoder) < 0)
+	if (!encoder->dump && make_pickler(encoder) < 0) {
+		free_pickler(encoder);
 		return -1;
+	}
 	done = PyObject_CallOneArg(encoder->dump, object);
 	/* Also after a failure, whose exception stays set: the memo holds references. */
 	PyErr_Fetch(&type, &value, &traceback);

@@ -26,6 +26,8 @@ struct state {
 	PyTypeObject *sink_type, *pool_type, *task_type, *stream_type, *function_type, *worker_type;
 	PyTypeObject *outcome_type, *worker_stat_type;	/* named tuples: records.h */
 	PyObject *forking_pickler;	/* NULL before codec_prepare */
+	PyTypeObject *reducers_type;
+	PyObject *reducers;	/* a Reducers: what programs have registered for types */
 	PyObject *plain_dumps;	/* its method dumps, if that is the standard library's own */
 	PyObject *str_dumps, *str_loads, *str_module, *str_qualname;
 	PyObject *timeout_error;

@@ -3,6 +3,7 @@
 #include "function.h"
 #include "pool.h"
 #include "records.h"
+#include "reducers.h"
 #include "sink.h"
 #include "small.h"
 #include "stream.h"
@@ -144,6 +145,7 @@ static int fill_module(PyObject *module)
 	state->pool_type = add_type(module, &pool_spec);
 	state->task_type = add_type(module, &task_spec);
 	state->stream_type = add_type(module, &stream_spec);
+	state->reducers_type = add_type(module, &reducers_spec);
 	state->function_type = add_type(module, &function_spec);
 	state->worker_type = add_type(module, &worker_spec);
 	if (!state->sink_type || !state->pool_type || !state->task_type || !state->stream_type ||
@@ -167,6 +169,8 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->worker_stat_type);
 	Py_VISIT(state->forking_pickler);
 	Py_VISIT(state->plain_dumps);
+	Py_VISIT(state->reducers_type);
+	Py_VISIT(state->reducers);
 	Py_VISIT(state->timeout_error);
 	Py_VISIT(state->from_code);
 	Py_VISIT(state->log_unfetched);
@@ -189,6 +193,8 @@ static int clear_module(PyObject *module)
 	Py_CLEAR(state->worker_stat_type);
 	Py_CLEAR(state->forking_pickler);
 	Py_CLEAR(state->plain_dumps);
+	Py_CLEAR(state->reducers_type);
+	Py_CLEAR(state->reducers);
 	Py_CLEAR(state->str_dumps);
 	Py_CLEAR(state->str_loads);
 	Py_CLEAR(state->str_module);

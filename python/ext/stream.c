@@ -640,7 +640,7 @@ static PyObject *stream_take(PyObject *object, PyObject *args)
 	if (PyList_GET_SIZE(batches) || r == -ETIMEDOUT || r == -EINTR || r == -EAGAIN)
 		return batches;
 	if (r < 0) {
-		raise_code(self->state, r == AC_ECLOSED ? AC_ECANCELED : r);
+		outcome_raise_refusal(self->explainer, r == AC_ECLOSED ? AC_ECANCELED : r);
 		goto err;
 	}
 	Py_DECREF(batches);

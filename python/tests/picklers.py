@@ -28,6 +28,7 @@ class OwnPickler(reduction.ForkingPickler):
 
 class OwnReducer(reduction.AbstractReducer):
     ForkingPickler = OwnPickler
+    HAVE_SEND_HANDLE = reduction.HAVE_SEND_HANDLE  # forkserver's context asks for it
     register = OwnPickler.register
 
     def dump(self, obj, file, protocol=None):

@@ -9,7 +9,7 @@ import unittest
 
 import allcores
 import tasks
-from support import PATIENCE, Case, engine_only, for_each_method, pids
+from support import METHODS, PATIENCE, Case, engine_only, for_each_method, pids
 
 
 def die_on_three(number):
@@ -47,17 +47,29 @@ def calls(pool, function, items):
 class Stopping:
     """Processes that cannot be started while a file is there."""
 
-    @staticmethod
-    def context(method, path):
+    path = ""
+
+    def start(self):
+        if os.path.exists(self.path):
+            raise tasks.Trouble("cannot be started")
+        super().start()
+
+    @classmethod
+    def context(cls, method, path):
+        cls.path = path
         base = type(allcores.get_context(method))
+        return type("Context", (base,), {"Process": PROCESSES[method]})()
 
-        class Process(base.Process):
-            def start(self):
-                if os.path.exists(path):
-                    raise tasks.Trouble("cannot be started")
-                super().start()
 
-        return type("Context", (base,), {"Process": Process})()
+def stopping(method):
+    """A class of Stopping processes: its name is one of this module, by which it is pickled."""
+    base = type(allcores.get_context(method)).Process
+    name = f"Stopping_{method}"
+    return type(name, (Stopping, base), {"__module__": __name__, "__qualname__": name})
+
+
+PROCESSES = {method: stopping(method) for method in METHODS}
+globals().update({cls.__name__: cls for cls in PROCESSES.values()})
 
 
 @engine_only
