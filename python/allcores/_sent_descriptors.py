@@ -14,10 +14,10 @@ them.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import socket
-import threading
 import time
 from array import array
 from multiprocessing import ProcessError
@@ -25,6 +25,7 @@ from multiprocessing import ProcessError
 from . import _core
 from ._descriptors import DescriptorChannel, SocketEnd, above_standard, channels
 from ._stdlib_private import replace_shared, share_descriptor
+from ._worker import this_thread
 from .errors import FORKED
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -99,17 +100,15 @@ class Outgoing:
 class Sender:
     """Sends the descriptors in a worker's results."""
 
-    def __init__(self, worker: _core.Worker, thread: int, end: SocketEnd) -> None:
+    def __init__(self, worker: _core.Worker, thread: tuple[int, int], end: SocketEnd) -> None:
         self._worker = worker
         self._thread = thread  # the one that encodes results
-        self._pid = os.getpid()
         self._end = end
         self._unfetched: set[tuple[bytes, int]] = set()
 
     def make(self, fd: int) -> SentDescriptor | None:
         """What is pickled for this descriptor. None: the descriptor is not in a result."""
-        is_in_result = self._worker.encoding and threading.get_ident() == self._thread
-        if not is_in_result or os.getpid() != self._pid:
+        if not self._worker.encoding or this_thread() != self._thread:
             return None
         outgoing = self._outgoing()
         outgoing.fds.append(os.dup(fd))
@@ -148,7 +147,7 @@ class Sender:
 _sender: Sender | None = None
 
 
-def send_descriptors(worker: _core.Worker, thread: int, end: SocketEnd) -> None:
+def send_descriptors(worker: _core.Worker, thread: tuple[int, int], end: SocketEnd) -> None:
     """From now on send those in the results that this worker encodes in that thread."""
     global _sender
     _sender = Sender(worker, thread, end)
@@ -184,14 +183,14 @@ def _receive(key: int, id: bytes, index: int) -> int:
     # A signal handler that raised an exception in between would lose descriptors of other results.
     fd = _core.undisturbed(functools.partial(_take, channel, id, index))
     if fd is None:
-        raise ProcessError(
-            "a descriptor in this result is lost: it was taken before, or this process had as many "
-            "as it may have (ulimit -n) when it was received"
-        )
+        raise ProcessError("a descriptor in this result is not there: it was taken before")
+    if fd < 0:
+        raise OSError(errno.EMFILE, "no free descriptor for one in this result (ulimit -n)")
     return fd  # type: ignore[no-any-return]
 
 
 def _take(channel: DescriptorChannel, id: bytes, index: int) -> int | None:
+    """None: it is not there. -1: it could not be received."""
     with channel.lock:
         while id not in channel.received and _receive_message(channel):
             pass
@@ -213,23 +212,24 @@ def _receive_message(channel: DescriptorChannel) -> bool:
         return False
     if not data:
         return False
-    channel.received[data[:ID]] = _read_rights(rights)
+    channel.received[data[:ID]] = _read_rights(rights, data[-1])
     while sum(map(len, channel.received.values())) > RECEIVED_MOST:
         _close(channel.received.pop(next(iter(channel.received))))
     return True
 
 
-def _read_rights(rights: list[tuple[int, int, bytes]]) -> dict[int, int]:
-    """Fewer than were sent if this process may not have more."""
+def _read_rights(rights: list[tuple[int, int, bytes]], count: int) -> dict[int, int]:
+    """By number, the descriptors that were sent; -1 where this process may not have more."""
     fds = array("i")
     for _, _, data in rights:
         fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return dict(enumerate(map(above_standard, fds)))
+    return dict.fromkeys(range(count), -1) | dict(enumerate(map(above_standard, fds)))
 
 
 def _close(fds: dict[int, int]) -> None:
     for fd in fds.values():
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
 
 
 def discard_all(channel: DescriptorChannel) -> None:

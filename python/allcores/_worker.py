@@ -175,7 +175,7 @@ def main(
         except BaseException as error:
             worker.ready(1, initializer_failure(initializer, error))
             raise
-    before_sharing(functools.partial(_send_descriptors, worker, threading.get_ident(), seat.sender))
+    before_sharing(functools.partial(_send_descriptors, worker, this_thread(), seat.sender))
     worker.ready()
     worker.run()
     if f"{__package__}._sent_descriptors" in sys.modules:
@@ -185,7 +185,12 @@ def main(
     util.debug("worker exits")
 
 
-def _send_descriptors(worker: _core.Worker, thread: int, end: SocketEnd) -> None:
+def this_thread() -> tuple[int, int]:
+    """It and no other, in this process or another."""
+    return os.getpid(), threading.get_ident()
+
+
+def _send_descriptors(worker: _core.Worker, thread: tuple[int, int], end: SocketEnd) -> None:
     """This process is about to share its first descriptor: send those that results hold."""
     from ._sent_descriptors import send_descriptors  # here, since few programs need it
 
