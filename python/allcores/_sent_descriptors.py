@@ -180,25 +180,31 @@ def _receive(key: int, id: bytes, index: int) -> int:
     channel = channels.get(key)
     if channel is None or channel.owner != os.getpid():
         raise RuntimeError(FORKED)
-    # A signal handler that raised an exception in between would lose descriptors of other results.
-    fd = _core.undisturbed(functools.partial(_take, channel, id, index))
+    if id not in channel.received:
+        # What a signal handler raises would cut it short, and lose descriptors of other results.
+        _core.undisturbed(functools.partial(_receive_until, channel, id))
+    fd = _take(channel.received, id, index)
     if fd is None:
         raise ProcessError("a descriptor in this result is not there: it was taken before")
     if fd < 0:
         raise OSError(errno.EMFILE, "no free descriptor for one in this result (ulimit -n)")
-    return fd  # type: ignore[no-any-return]
+    return fd
 
 
-def _take(channel: DescriptorChannel, id: bytes, index: int) -> int | None:
-    """None: it is not there. -1: it could not be received."""
+def _receive_until(channel: DescriptorChannel, id: bytes) -> None:
+    """Receive descriptors until those of this result are there, or there are no more."""
     with channel.lock:
         while id not in channel.received and _receive_message(channel):
             pass
-        fds = channel.received.get(id, {})
-        fd = fds.pop(index, None)
-        if not fds:
-            channel.received.pop(id, None)
-        return fd
+
+
+def _take(received: dict[bytes, dict[int, int]], id: bytes, index: int) -> int | None:
+    """None: it is not there. -1: it could not be received."""
+    fds = received.get(id, {})
+    fd = fds.pop(index, None)
+    if not fds:
+        received.pop(id, None)
+    return fd
 
 
 def _receive_message(channel: DescriptorChannel) -> bool:
