@@ -34,9 +34,13 @@ def _choose_engine() -> tuple[str, str]:
 
         _check_gil()
     except ImportError as error:
+        from . import _missing_extension  # here, since hardly a program needs it
+
+        reason = _missing_extension.explain(error)
         if wanted == "allcores":
-            raise
-        return "stdlib", f"the extension cannot be imported: {error}"
+            raise ImportError(reason) from error
+        _missing_extension.warn(reason)
+        return "stdlib", f"the extension cannot be imported: {reason}"
     return "allcores", f"liballcores {_core.version()}"
 
 
@@ -100,8 +104,9 @@ def __getattr__(name: str) -> object:
 
             try:
                 return import_module(f"{__name__}.{name}")
-            except ModuleNotFoundError:
-                pass
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":  # a module that this one imports
+                    raise
         try:
             return getattr(_multiprocessing, name)
         except AttributeError:

@@ -147,6 +147,13 @@ class CallbackThread:
                 raise
             self.call(job, function, args, kwds)  # the driver has failed meanwhile: begin anew
 
+    def start(self, job: Job) -> Driver:
+        """Drive a job that another thread submits. Return what drives it."""
+        with self._lock:
+            driver = self._start_once()
+            self._submitting.enter(job)
+            return driver
+
     def map(self, job: MapJob) -> None:
         """Drive a map to its end."""
         try:

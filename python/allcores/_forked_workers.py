@@ -149,8 +149,7 @@ def _make_started(process: BaseProcess, popen: WorkerPopen) -> None:
     if cls not in _started_classes:
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
         _started_classes[cls] = type(cls.__name__, (LazySentinel, cls), names)
-    process.__class__ = _started_classes[cls]
-    note_started(process, popen)
+    note_started(process, _started_classes[cls], popen)
 
 
 # ---- the workers of a pool ----
@@ -210,7 +209,6 @@ class ForkedWorkers(WorkerProcesses):
     ) -> None:
         super().__init__(make, first)
         self._has_initializer = has_initializer
-        self._owner = os.getpid()
         self._core: _core.Pool | None = None
         self._first_workers: list[UnstartedWorker] = []  # the first process of each worker
         self._mask: set[int] = set()

@@ -14,7 +14,7 @@ from os import getpid
 from . import _core
 from ._driver import REFUSALS, Driver
 from ._jobs import FEED_BYTES, Job, name_task
-from ._stdlib_pool import LikeStdlib
+from ._stdlib_pool import LikeStdlib, made_by_hand
 from ._submitting import Submitting
 from .errors import FORKED, TaskCancelled, WorkerDied, is_a
 
@@ -46,12 +46,10 @@ class ImapJob(Job):
         workers: int,
         function: Any,
         iterable: Iterable[Any],
-        star: bool,
         chunk: int,
         ordered: bool,
     ) -> None:
         self._function = function
-        self._star = star
         self._encoded = core.function(function)
         self.chunk = chunk
         self.driver = Driver(core.stream(), submitting)
@@ -183,7 +181,7 @@ class ImapJob(Job):
             self._iterator,
             self._position,
             0,
-            self._star,
+            False,
             self.chunk,
             False,
             self._calls_to_submit(),
@@ -329,12 +327,8 @@ class IMapIterator(LikeStdlib):
     _stdlib_name = "IMapIterator"
 
     def __new__(cls, pool: Any, job: ImapJob | None = None) -> Any:
-        """Programs make the standard library's: its results come through Pool._cache."""
-        if job is not None:
-            return super().__new__(cls)
-        from multiprocessing import pool as theirs
-
-        return getattr(theirs, cls.__name__)(pool)
+        """IMapIterator(pool) makes the standard library's."""
+        return super().__new__(cls) if job else made_by_hand(cls.__name__, pool)
 
     def __init__(self, pool: object, job: ImapJob) -> None:
         self._pool = pool  # keeps the pool alive until the last result has arrived
@@ -374,15 +368,6 @@ class IMapIterator(LikeStdlib):
 
     __next__ = next
 
-    def outcomes(self) -> Iterator[tuple[int, bool, Any]]:
-        """All results, as: number of the item, whether it succeeded, value or exception."""
-        while True:
-            try:
-                first, _, failed, value, _, _ = self._next_row(None)
-            except StopIteration:
-                return
-            yield first, not failed, value
-
     def close(self) -> None:
         """Give no more values: the remaining calls are made, and their values discarded."""
         self._pool = None
@@ -400,12 +385,14 @@ class IMapIterator(LikeStdlib):
         if getpid() != job.pid:
             raise RuntimeError(FORKED)
         while not self._closed:
+            if not job.ready:
+                self._await(timeout)
             try:
                 row = job.ready.popleft()
-                job.note_used()
-                return row
-            except IndexError:
-                self._await(timeout)
+            except IndexError:  # another thread has taken it
+                continue
+            job.note_used()
+            return row
         raise StopIteration
 
     def _await(self, timeout: float | None) -> None:

@@ -10,7 +10,7 @@ from multiprocessing import TimeoutError
 
 from . import _core
 from ._interruptible import Gate
-from ._stdlib_pool import LikeStdlib
+from ._stdlib_pool import LikeStdlib, made_by_hand
 from .errors import TaskCancelled, is_a, is_worth_reporting, report_callback
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -33,6 +33,10 @@ class AsyncResult(LikeStdlib, _core.Task):
 
     _stdlib_name = "ApplyResult"
 
+    def __new__(cls, *args: Any) -> Any:
+        """AsyncResult(pool, callback, error_callback) makes the standard library's."""
+        return made_by_hand("ApplyResult", *args) if cls is AsyncResult else super().__new__(cls)
+
     __class_getitem__: Any = classmethod(types.GenericAlias)
 
 
@@ -54,7 +58,7 @@ class JobResult(AsyncResult):
 
     def ready(self) -> bool:
         """Return whether the work has ended, and its callback has returned."""
-        return self._event.is_set()
+        return self._event.is_set() or self._await(0)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the work has ended. Whether it has, ready() says.
@@ -70,6 +74,8 @@ class JobResult(AsyncResult):
     def _await(self, timeout: float | None) -> bool:
         if not self._event.is_set() and os.getpid() != self._pid:
             raise RuntimeError("this result belongs to the process that asked for it")
+        if timeout is not None and timeout != timeout:
+            raise ValueError("timeout must not be NaN")
         return self._event.wait(timeout)
 
     def successful(self) -> bool:
@@ -125,6 +131,12 @@ class MapResult(JobResult):
     the list of values."""
 
     _stdlib_name = "MapResult"
+
+    def __new__(cls, pool: object, job: object, *args: Any) -> Any:
+        """MapResult(pool, chunksize, length, callback, error_callback) makes the standard library's."""
+        if isinstance(job, int):
+            return made_by_hand("MapResult", pool, job, *args)
+        return super().__new__(cls)
 
     def __init__(
         self,

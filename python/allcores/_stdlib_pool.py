@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Pools of ours in programs that know multiprocessing.pool's: isinstance, methods that a program adds
-to the classes there, and the parts of a pool that programs reach into.
+to the classes there, results that a program makes itself.
 
-multiprocessing.pool is never imported for that: nobody can have asked for its classes before somebody
-has imported it.
+isinstance never imports multiprocessing.pool: nobody can have asked for its classes before somebody has
+imported it.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
-import threading
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, Iterator
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
     from typing import Any
-
-    from .pool import Pool
 
 
 def _theirs(name: str | None) -> type | None:
@@ -44,6 +41,9 @@ def _with_theirs(cls: type, theirs: type) -> type:
     return _classes[cls, theirs]
 
 
+_numbers = itertools.count(-1, -1)
+
+
 class LikeStdlib(metaclass=ABCMeta):
     """The base of our classes that stand in for one of multiprocessing.pool: isinstance takes objects
     of either for objects of the other."""
@@ -55,6 +55,11 @@ class LikeStdlib(metaclass=ABCMeta):
         cls = type(self)
         theirs = _theirs(cls._stdlib_name)
         return cls if theirs is None or issubclass(cls, theirs) else _with_theirs(cls, theirs)
+
+    @property
+    def _job(self) -> int:
+        """A number of its own, as results have one there. Programs number theirs from 0 on."""
+        return self.__dict__.setdefault("_number", next(_numbers))
 
     @classmethod
     def __subclasshook__(cls, other: type) -> Any:
@@ -73,43 +78,8 @@ def find_added(instance: LikeStdlib, name: str) -> Any:
     raise AttributeError(f"{type(instance).__name__!r} object has no attribute {name!r}")
 
 
-# A task of the standard library's task queue: job, place in the job, function, args, kwds.
-Task = tuple[int, int, Callable[..., object], tuple[object, ...], dict[str, object]]
+def made_by_hand(name: str, *args: Any) -> Any:
+    """An object of the standard library's class: a program makes it, and puts it into Pool._cache."""
+    from multiprocessing import pool
 
-
-def run_task(function: Callable[..., object], args: Any, kwds: Any) -> object:
-    """In a worker."""
-    return function(*args, **kwds)
-
-
-class TaskQueue:
-    """Pool._taskqueue. Programs put tasks of their own there; the results go to the method _set of
-    what they have put into Pool._cache under the job's number."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    def put(self, item: tuple[Iterable[Task], Callable[[int], object] | None]) -> None:
-        """Run these tasks, and tell the second of the pair how many they were."""
-        tasks, set_length = item
-        threading.Thread(
-            target=self._run, args=(tasks, set_length), name="allcores-tasks", daemon=True
-        ).start()
-
-    def _run(self, tasks: Iterable[Task], set_length: Callable[[int], object] | None) -> None:
-        places: dict[int, tuple[int, int]] = {}
-
-        def calls() -> Iterator[tuple[Any, Any, Any]]:
-            number = 0
-            for number, (job, place, function, args, kwds) in enumerate(tasks, 1):
-                places[number - 1] = job, place
-                yield function, args, kwds
-            if set_length is not None:
-                set_length(number)
-
-        results = self._pool._imap(run_task, calls(), 1, ordered=False, star=True)
-        for number, success, value in results.outcomes():
-            job, place = places.pop(number)
-            waiting: Any = self._pool._cache.get(job)
-            if waiting is not None:
-                waiting._set(place, (success, value))
+    return getattr(pool, name)(*args)

@@ -14,7 +14,7 @@ import atexit
 import itertools
 import os
 import sys
-from multiprocessing import get_start_method, process, reduction, util
+from multiprocessing import context, get_start_method, process, reduction, util
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plain_signal"]
 
+_context: Any = context
 _process: Any = process
 _reduction: Any = reduction
 _util: Any = util
@@ -42,9 +43,7 @@ def is_gil_enabled() -> bool:
 
 def default_context() -> DefaultContext:
     """multiprocessing's own context. context._default_context: all functions of multiprocessing are
-    its methods."""
-    from multiprocessing import context
-
+    its methods. Not imported here: a program may have put this package in multiprocessing's place."""
     return context._default_context
 
 
@@ -56,9 +55,7 @@ def start_method_of(process: BaseProcess) -> str:
 
 def is_pickled_for_start() -> bool:
     """Whether this thread is pickling what a new process needs: context.get_spawning_popen()."""
-    from multiprocessing.context import get_spawning_popen
-
-    return get_spawning_popen() is not None
+    return _context.get_spawning_popen() is not None
 
 
 def is_helper_process() -> bool:
@@ -101,10 +98,12 @@ def popen_of(process: BaseProcess) -> Any:
     return getattr(process, "_popen", None)
 
 
-def note_started(process: Any, popen: object) -> None:
+def note_started(process: Any, cls: type[BaseProcess], popen: object) -> None:
     """What Process.start does besides starting a process: sets _popen, deletes _target, _args and
     _kwargs, which may refer to the process, and adds it to process._children, which
-    multiprocessing polls, and joins at exit."""
+    multiprocessing polls, and joins at exit. cls: the class that the object gets."""
+    # No signal handler can come between these lines, but before the first and at the call.
+    process.__class__ = cls
     process._popen = popen
     del process._target, process._args, process._kwargs
     _process._children.add(process)

@@ -204,9 +204,9 @@ def initializer_failure(initializer: Callable[..., object], error: BaseException
 
 # ---- failures of calls ----
 #
-# Exceptions and values are their user's objects: whatever code of theirs runs here may raise anything,
-# or recurse without end. That fails the call and not the worker. KeyboardInterrupt alone ends
-# the worker: here it comes from a signal handler of the program's.
+# Exceptions and values are the user's objects: whatever code of theirs runs here may raise
+# anything, or recurse without end. That fails the call and not the worker. KeyboardInterrupt alone
+# ends the worker: here it comes from a signal handler of the program's.
 
 
 class _Text:
@@ -235,8 +235,8 @@ def _to_be_raised(stage: int, error: BaseException, value: object) -> BaseExcept
 
 
 def _checked(wrapped: Any) -> bytes:
-    """Its pickle. It is unpickled once here: otherwise the owner would be the first to find out that this
-    does not work."""
+    """Its pickle. It is unpickled once here: otherwise the owner would be the first to find out
+    that this does not work."""
     data = bytes(ForkingPickler.dumps(wrapped))
     if not is_a(ForkingPickler.loads(data), BaseException):
         raise TypeError(f"{class_name(wrapped.exc)} is rebuilt as something else")

@@ -166,6 +166,7 @@ class WorkerProcesses:
     """
 
     def __init__(self, make: Callable[[], UnstartedWorker], first: UnstartedWorker) -> None:
+        self._owner = os.getpid()
         self._make = make
         self._first = first
         # Guards processes, _recorded and _ends; a stack is taken from self.stacks only under it.
@@ -249,8 +250,9 @@ class WorkerProcesses:
     def _make_worker_died(self, outcome: _core.Outcome, function: object) -> errors.WorkerDied:
         end = self._find_end(outcome.pid, outcome.worker)
         exitcode = exitcode_of(outcome)
-        if exitcode is None and end:
-            # A worker that is not our child (forkserver): its parent reports a moment later.
+        if exitcode is None and end and os.getpid() == self._owner:
+            # A worker that is not our child (forkserver): its parent reports a moment later. It
+            # reports once: a forked child of ours must not take the report.
             exitcode = end.reap(1.0)
         return errors.WorkerDied(
             outcome.pid or None,
@@ -288,7 +290,9 @@ class WorkerProcesses:
             return self._ends.get(pid)
         name, ended_pid = process.name, self.ended_pid(process)
         with self._ends_lock:
-            if ended_pid == pid and worker not in self._recorded:
+            # Another thread may have replaced it meanwhile, and taken its stack.
+            is_there = self.processes[worker] is process and worker not in self._recorded
+            if ended_pid == pid and is_there:
                 return ProcessEnd(process, name, self.stacks.peek(worker))
             return self._ends.get(pid)
 

@@ -83,8 +83,7 @@ class BaseContext(_stdlib.BaseContext):
         """
         if method is None:
             return self
-        theirs = super().get_context(method)  # refuses what this Python does not have
-        return _contexts[theirs.get_start_method()]
+        return _replace(super().get_context(method))  # refuses what this Python does not have
 
 
 class ForkContext(BaseContext, _stdlib.ForkContext):
@@ -114,9 +113,7 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
         Raises:
             ValueError: there is no such method here.
         """
-        if method is None:
-            method = default_context().get_start_method()
-        return super().get_context(method)
+        return _replace(default_context().get_context(method))
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         """Set the default start method, here and in multiprocessing.
@@ -145,9 +142,18 @@ class DefaultContext(BaseContext, _stdlib.DefaultContext):
         return default_context().get_all_start_methods()
 
 
-_contexts: dict[str, Any] = {
-    "fork": ForkContext(),
-    "spawn": SpawnContext(),
-    "forkserver": ForkServerContext(),
+# By the class that each replaces. Contexts of other classes, which programs and other packages
+# register in the standard library, are used as they are.
+_contexts: dict[type, BaseContext] = {
+    _stdlib.ForkContext: ForkContext(),
+    _stdlib.SpawnContext: SpawnContext(),
+    _stdlib.ForkServerContext: ForkServerContext(),
 }
+
+
+def _replace(theirs: _stdlib.BaseContext) -> _stdlib.BaseContext:
+    """Our context for one of the standard library's own."""
+    return _contexts.get(type(theirs), theirs)
+
+
 _default_context = DefaultContext()

@@ -20,7 +20,7 @@ from ._forked_workers import ForkedWorkers, can_fork
 from ._imap import ImapJob, IMapIterator, IMapUnorderedIterator
 from ._jobs import CallJob, MapJob
 from ._results import AsyncResult, JobResult, MapResult
-from ._stdlib_pool import LikeStdlib, TaskQueue, find_added
+from ._stdlib_pool import LikeStdlib, find_added
 from ._stdlib_private import cut_into_tasks
 from ._submitting import Submitting
 from ._unfinished import Unfinished
@@ -197,8 +197,10 @@ class Pool(LikeStdlib):
         return self._workers.processes
 
     @property
-    def _taskqueue(self) -> TaskQueue:
-        return TaskQueue(self)
+    def _taskqueue(self) -> Any:
+        from ._task_queue import TaskQueue  # here, since most programs never need it
+
+        return TaskQueue(self._core, self._cache, self._callbacks)
 
     @staticmethod
     def _get_tasks(func: Any, it: Iterable[Any], size: int) -> Any:
@@ -357,14 +359,14 @@ class Pool(LikeStdlib):
         chunksize: int | None,
     ) -> MapJob:
         self._check_running()
-        _check_chunksize(chunksize)
+        size = _check_chunksize(chunksize)
         items = _as_sequence(iterable)
         chunks: GivenChunks | MeasuredChunks
-        if chunksize is None and self._maxtasksperchild is None:
+        if not size and self._maxtasksperchild is None:
             chunks = MeasuredChunks(self._processes, self._paces.get(func))
         else:
             # maxtasksperchild counts calls, so with it chunks have the standard library's size.
-            chunks = GivenChunks(chunksize or nominal_size(len(items), self._processes))
+            chunks = GivenChunks(size or nominal_size(len(items), self._processes))
         return MapJob(self._core, self._processes, func, items, star, chunks)
 
     def _map(
@@ -456,13 +458,12 @@ class Pool(LikeStdlib):
         iterable: Iterable[Any],
         chunksize: int,
         ordered: bool,
-        star: bool = False,
     ) -> IMapIterator:
         self._check_running()
-        _check_chunksize(chunksize)
-        chunk = 0 if chunksize == 1 else chunksize
+        size = _check_chunksize(chunksize)
+        chunk = 0 if size == 1 else size
         job = ImapJob(
-            self._core, self._submitting, self._processes, func, iterable, star, chunk, ordered
+            self._core, self._submitting, self._processes, func, iterable, chunk, ordered
         )
         self._cache.add(job)
         return (IMapIterator if ordered else IMapUnorderedIterator)(self, job)
@@ -559,13 +560,18 @@ def _as_sequence(iterable: Iterable[Any]) -> Sequence[Any]:
     return iterable if type(iterable) in (list, tuple, range) else list(iterable)  # type: ignore[return-value]
 
 
-def _check_chunksize(chunksize: int | None) -> None:
+CHUNK_MOST = 1 << 31  # items of a call
+
+
+def _check_chunksize(chunksize: int | None) -> int:
+    """The chunk size, 0 for None."""
     if chunksize is None:
-        return
+        return 0
     if not isinstance(chunksize, int):
         raise TypeError(f"Chunksize must be an integer, not {type(chunksize).__name__}")
     if chunksize < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+    return min(chunksize, CHUNK_MOST)
 
 
 def _finish(

@@ -7,8 +7,8 @@
 #include "waiting.h"
 
 /* The exception: a new reference, or NULL with one set. */
-static PyObject *explain(const struct explainer *explainer, const struct ac_outcome *outcome,
-			 PyObject *function)
+static PyObject *make_exception(const struct explainer *explainer,
+				const struct ac_outcome *outcome, PyObject *function)
 {
 	PyObject *record = record_of_outcome(explainer->state, outcome);
 
@@ -16,8 +16,9 @@ static PyObject *explain(const struct explainer *explainer, const struct ac_outc
 				   function ? function : Py_None);
 }
 
-static PyObject *decode_or_explain(const struct explainer *explainer, struct ac_task *task,
-				   PyObject *function, struct response *head)
+static PyObject *decode_or_make_exception(const struct explainer *explainer,
+					  struct ac_task *task, PyObject *function,
+					  struct response *head)
 {
 	struct ac_outcome outcome;
 	const void *data;
@@ -26,7 +27,7 @@ static PyObject *decode_or_explain(const struct explainer *explainer, struct ac_
 	if (ac_task_result(task, &data, &len) == 0)
 		return decode_response(explainer->state, data, len, head);
 	ac_task_outcome(task, &outcome);
-	return explain(explainer, &outcome, function);
+	return make_exception(explainer, &outcome, function);
 }
 
 PyObject *outcome_value(const struct explainer *explainer, struct ac_task *task,
@@ -37,7 +38,7 @@ PyObject *outcome_value(const struct explainer *explainer, struct ac_task *task,
 
 	do {
 		*head = (struct response){ .failed = true };
-		value = decode_or_explain(explainer, task, function, head);
+		value = decode_or_make_exception(explainer, task, function, head);
 	} while (!value && postpone_interrupt(&interrupts));
 	if (!value) {
 		head->failed = true;
@@ -78,7 +79,7 @@ PyObject *outcome_refusal(const struct explainer *explainer, int code)
 		PyOS_snprintf(outcome.text, sizeof outcome.text, "%s",
 			      ac_strerror(code));
 	outcome.status = code;
-	return explain(explainer, &outcome, NULL);
+	return make_exception(explainer, &outcome, NULL);
 }
 
 void outcome_raise_refusal(const struct explainer *explainer, int code)

@@ -186,13 +186,6 @@ class LostChunks(Case):
         values, errors = self.drain(found)
         self.assertEqual((values, len(errors)), ([0, 1, 2, 4, 5, 6], 1))
 
-    def test_users_exceptions_end_it(self):
-        """As in the standard library, where it is a generator."""
-        for name in ("imap", "imap_unordered"):
-            found = getattr(self.pool, name)(tasks.fail, range(10), 2)
-            self.assertRaises(tasks.Trouble, next, found)
-            self.assertRaises(StopIteration, next, found)
-
 
 class NextOfChunks(Case):
     """next(timeout) of an imap with chunks, which the standard library does not have."""

@@ -72,7 +72,6 @@ def methods_of(pool):
         "close": pool.close,
         "join": pool.join,
         "terminate": pool.terminate,
-        "end of with": lambda: pool.__exit__(None, None, None),
         "close again": pool.close,
         "join after terminate": pool.join,
     }
@@ -265,6 +264,20 @@ class WhateverTheOwnerDoes(Case):
 
 
 @engine_only
+class BlockLeft(Case):
+    """A child that leaves the with block of a pool, as one that is forked in it does."""
+
+    def test_harms_nobody(self):
+        pool = self.new_pool(2)
+        result = pool.map_async(tasks.nap, [0.1] * 6, 1)
+        for error in (None, SystemExit, KeyError):
+            found = in_fork([("end", lambda: pool.__exit__(error, error and error(), None))])
+            self.assertIn(found[0], ("end: RuntimeError", "end: returned None"))
+            self.assertEqual(found[1:], ["threads: 1"])
+        self.assertEqual(result.get(PATIENCE), [0.1] * 6)
+
+
+@engine_only
 class ProperEnd(Case):
     """A child that ends as programs end, with the pool in its globals."""
 
@@ -290,7 +303,7 @@ if __name__ == "__main__":
 """), (0, "True True\n", ""))
 
 
-for_each_method(globals(), WhateverTheOwnerDoes, ProperEnd)
+for_each_method(globals(), WhateverTheOwnerDoes, BlockLeft, ProperEnd)
 
 if __name__ == "__main__":
     unittest.main()

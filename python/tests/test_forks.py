@@ -76,9 +76,11 @@ class ForkedUsers(Case):
             result = pool.apply_async(tasks.die, ("kill",))
             self.wait_until(lambda: not pool._cache, "the failure")
             with held_elsewhere(lock):
-                self.assertRegex(in_fork(lambda: result.get(PATIENCE)), "WorkerDied|belongs to the process")
-            with self.assertRaises(allcores.WorkerDied):
+                told = in_fork(lambda: result.get(PATIENCE))
+                self.assertRegex(told, "WorkerDied|belongs to the process")
+            with self.assertRaises(allcores.WorkerDied) as caught:
                 result.get(PATIENCE)
+            self.assertEqual(caught.exception.signal, "SIGKILL")  # the child has not asked before
 
     def test_calls_in_a_forked_child(self):
         for call in (lambda: self.pool.apply(tasks.square, (3,)),

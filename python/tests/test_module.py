@@ -42,6 +42,17 @@ def run(*args, **env):
     return done.returncode, done.stdout, done.stderr
 
 
+IN_PLACE = """
+import importlib, pkgutil, sys
+import multiprocessing as theirs
+for _, name, _ in pkgutil.iter_modules(theirs.__path__):
+    if "win32" not in name:
+        importlib.import_module("multiprocessing." + name)
+import allcores
+sys.modules["multiprocessing"] = allcores
+"""
+
+
 class ReExports(unittest.TestCase):
     """`import allcores as multiprocessing` gives the whole module."""
 
@@ -186,7 +197,7 @@ print(allcores.frozen is multiprocessing.frozen)
         queue.join_thread()
 
 
-class Contexts(unittest.TestCase):
+class Contexts(Case, unittest.TestCase):
     """Start methods are shared with the standard library."""
 
     def test_get_context(self):
@@ -269,6 +280,72 @@ except ValueError as error:
 """)
         self.assertEqual((code, out, err),
                          (0, "['one', 'two']\ncannot find context for 'spawn'\n", ""))
+
+
+    def test_contexts_that_others_registered(self):
+        """As joblib's loky is: by its own name, as the default, and no more when it has gone."""
+        code, out, err = run("-c", """
+import multiprocessing
+import allcores
+from multiprocessing import context as theirs
+
+class OwnProcess(theirs.SpawnProcess):
+    _start_method = "own"
+
+class OwnContext(theirs.BaseContext):
+    _name = "own"
+    Process = OwnProcess
+
+own = OwnContext()
+allcores.context._concrete_contexts["own"] = own
+for ask in allcores.get_context, allcores.get_context("fork").get_context:
+    assert ask("own") is own
+assert own.get_context("fork").get_start_method() == "fork"
+assert type(allcores.get_context("fork")) is allcores.context.ForkContext
+allcores.set_start_method("own")
+assert multiprocessing.get_start_method() == allcores.get_start_method() == "own"
+assert allcores.get_context() is own
+allcores.set_start_method("fork", force=True)
+assert allcores.get_context() is allcores.get_context("fork") is not own
+theirs._concrete_contexts["spawn"] = own
+assert allcores.get_context("spawn") is own
+del theirs._concrete_contexts["own"]
+try:
+    allcores.get_context("own")
+except ValueError as error:
+    print(error)
+""")
+        self.assertEqual((code, out, err), (0, "cannot find context for 'own'\n", ""))
+
+
+    @engine_only
+    def test_in_the_place_of_multiprocessing(self):
+        """A program that wants other packages to use this one puts it there. The submodules are
+        the standard library's, so they are imported before."""
+        for method in METHODS:
+            code, out, err = run_script(self, f"""
+{IN_PLACE}
+import multiprocessing
+from multiprocessing import synchronize, get_context, Queue, Process, util
+from multiprocessing.pool import ThreadPool
+
+def square(x):
+    return x * x
+
+if __name__ == "__main__":
+    assert multiprocessing is allcores
+    assert multiprocessing.get_start_method() == theirs.get_start_method()
+    multiprocessing.set_start_method({method!r}, force=True)
+    assert get_context().get_start_method() == theirs.get_start_method() == {method!r}
+    with multiprocessing.Pool(2) as pool:
+        print(*pool.map(square, range(3)), *pool.imap(square, [3]),
+              pool.apply_async(square, (4,), callback=str).get(), type(pool).__module__)
+    process = Process(target=square, args=(1,))
+    process.start()
+    process.join()
+    print(process.exitcode)
+""")
+            self.assertEqual((code, out, err), (0, "0 1 4 9 16 allcores.pool\n0\n", ""))
 
 
 class Processors(unittest.TestCase):
@@ -499,7 +576,7 @@ class Errors(unittest.TestCase):
             self.assertEqual(allcores.WorkerDied(1, code).signal, name)
 
 
-class Joblib(unittest.TestCase):
+class Joblib(Case, unittest.TestCase):
     """joblib subclasses multiprocessing.pool.Pool, and goes on working beside us."""
 
     def test_multiprocessing_backend(self):
@@ -513,6 +590,25 @@ class Joblib(unittest.TestCase):
             self.assertEqual(found, [i * i for i in range(20)])
             self.assertEqual(pool.apply(tasks.square, (3,)), 9)
         pool.join()
+
+    @engine_only
+    def test_loky_backend(self):
+        """Its context is registered in the standard library, and found there by its name, also with
+        this package in multiprocessing's place."""
+        if not importlib.util.find_spec("joblib"):
+            self.skipTest("joblib is not here")
+        for place in "", IN_PLACE:
+            self.assertEqual(run_script(self, f"""
+{place}
+import joblib
+import tasks
+import allcores
+
+if __name__ == "__main__":
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        print(joblib.Parallel()(joblib.delayed(tasks.square)(i) for i in range(5)))
+    print(allcores.get_context("loky").get_start_method())
+"""), (0, "[0, 1, 4, 9, 16]\nloky\n", ""))
 
 
 if __name__ == "__main__":

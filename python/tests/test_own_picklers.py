@@ -183,11 +183,13 @@ class Reducers(Case):
 
     def test_reducer(self):
         """By each name that it has."""
+        if self.method == "forkserver":
+            self.skipTest("the standard library's forkserver does not start with such a reducer")
         for setter in ("context = multiprocessing.get_context({method!r})",
                        "context = multiprocessing.get_context()",
                        "context = standard.get_context()"):
             with self.subTest(setter):
-                self.assertEqual(run_script(self, f"""
+                code, out, err = run_script(self, f"""
 import multiprocessing as standard
 import picklers
 import allcores as multiprocessing
@@ -202,7 +204,9 @@ if __name__ == "__main__":
               pool.apply(lambda x: x + 1, (1,)),
               pool.apply_async(lambda x: x + 1, (1,), callback=abs).get({PATIENCE}),
               pool.apply(picklers.return_lambda, (1,))(2))
-"""), (0, "[1, 2, 3] [1, 2, 3] [1, 2, 3] 2 2 3\n", ""))
+""")
+                self.assertEqual((code, out), (0, "[1, 2, 3] [1, 2, 3] [1, 2, 3] 2 2 3\n"), err)
+                self.assertEqual(err, "")
 
 
 for_each_method(globals(), Dumps, Registrations, Reducers)

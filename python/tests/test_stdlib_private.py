@@ -256,7 +256,7 @@ class Processes(unittest.TestCase):
         theirs = before ^ set(child.__dict__)
         noted = self.new_process()
         popen = object()
-        private.note_started(noted, popen)
+        private.note_started(noted, type(noted), popen)
         self.addCleanup(private.disown, [noted])
         self.assertEqual((before ^ set(noted.__dict__)) | {"_sentinel"}, theirs)
         self.assertIs(private.popen_of(noted), popen)
@@ -295,8 +295,8 @@ class Processes(unittest.TestCase):
             def poll(self):
                 return 0
 
-        made = Lazy()
-        private.note_started(made, Popen())
+        made = context.ForkProcess()
+        private.note_started(made, Lazy, Popen())
         self.addCleanup(private.disown, [made])
         self.assertEqual(made.sentinel, 123)
         made.close()
