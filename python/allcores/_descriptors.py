@@ -87,6 +87,8 @@ def _make_pair() -> tuple[SocketEnd, SocketEnd]:
     try:
         with standard_reserved():
             pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # More than is allowed: as much as is.
+        pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     except OSError:
         return SocketEnd(), SocketEnd()
     first, second = [(os.fstat(end.fileno()).st_ino, end.detach()) for end in pair]

@@ -7,7 +7,7 @@ the pool (DescriptorChannel): the kernel keeps what was sent, and the owner rece
 unpickles the result, however late.
 
 One message has all descriptors of a result: its id, their number, the descriptors. Where they
-cannot be sent (as many results wait in the socket as it takes, about 250) the result is pickled
+cannot be sent (as many results wait in the socket as it takes, about 550) the result is pickled
 again in the standard library's way, and a worker that exits waits a second for the owner to fetch
 them.
 """
@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 
 SENT_MOST = 253  # descriptors that the kernel takes in one message
 
-# Descriptors that were received and that nobody has asked for. Beyond that those are closed that
-# came first: their results were never unpickled (an iterator that was dropped), and won't be.
-RECEIVED_MOST = 1000
-
-ID = 16  # bytes
+ID = 16  # bytes of an id
 
 FETCH_SECONDS = 1.0
 
@@ -219,8 +215,6 @@ def _receive_message(channel: DescriptorChannel) -> bool:
     if not data:
         return False
     channel.received[data[:ID]] = _read_rights(rights, data[-1])
-    while sum(map(len, channel.received.values())) > RECEIVED_MOST:
-        _close(channel.received.pop(next(iter(channel.received))))
     return True
 
 

@@ -40,6 +40,7 @@ def _disown_workers() -> None:
     for workers in _instances:
         disown(workers.processes)
         workers.renew_locks()
+        workers.channel.receiver.close()
 
 
 os.register_at_fork(after_in_child=_disown_workers)

@@ -7,15 +7,17 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import tempfile
 import time
 import unittest
 import unittest.mock
 
 import allcores
+import lifecycle
 import openers
 import tasks
-from support import PATIENCE, STDLIB, Case, engine_only, for_each_method, pids
+from support import PATIENCE, STDLIB, Case, engine_only, for_each_method, pids, run_script, stop
 
 if not STDLIB:
     from allcores import _descriptors
@@ -221,6 +223,37 @@ class Descriptors(Case):
                 self.assertEqual(openers.read(result.get(PATIENCE)), "the result")
 
     @engine_only
+    def test_process_class_with_a_start_of_its_own(self):
+        if self.method != "fork":
+            self.skipTest("it forks")
+        with unittest.mock.patch.dict(os.environ, NOTES=self.notes):
+            pool = allcores.pool.Pool(1, context=lifecycle.OwnStartContext())
+            self.addCleanup(stop, pool)
+            result = pool.apply_async(openers.open_socket, ("text",))
+            self.end(pool)
+        self.assertEqual(openers.read(result.get(0)), "text")
+
+    @engine_only
+    def test_owner_without_standard_descriptors(self):
+        """None of those that it receives takes their numbers."""
+        code, _, err = run_script(self, f"""
+import os, sys
+import allcores, openers
+if __name__ == "__main__":
+    for number in range(3):
+        os.close(number)
+    pool = allcores.get_context({self.method!r}).Pool(1)
+    first, second = [pool.apply_async(openers.open_many, (3,)) for _ in range(2)]
+    pool.close()
+    pool.join()
+    found = second.get(0) + first.get(0)
+    assert all(each.fileno() > 2 for each in found), found
+    assert [openers.read(each) for each in found] == ["0", "1", "2"] * 2
+    os._exit(7)
+""")
+        self.assertEqual((code, err), (7, ""))
+
+    @engine_only
     def test_pool_in_another_process(self):
         ours, theirs = multiprocessing.Pipe()
         with ours:
@@ -262,7 +295,9 @@ class Unsent(Case):
     def test_full_socket(self):
         """More results wait than the socket takes."""
         count = 600
-        pool = self.new_pool(2)
+        patch = unittest.mock.patch("socket.SO_SNDBUF", socket.SO_RCVBUF)  # as small as it was
+        with patch:
+            pool = self.new_pool(2)
         results = [pool.apply_async(openers.open_socket, (str(i),)) for i in range(count)]
         self.wait_until(lambda: len(pool._cache) == 0, "the calls' end")
         for i in reversed(range(count)):
@@ -351,6 +386,16 @@ class Leaks(Case):
         # Each call looks at two that were dropped.
         self.wait_until(lambda: pool.apply(abs, (1,)) and pool._workers.channel.is_empty(),
                         "that nothing is left in the socket")
+
+    def test_dropped_iterators(self):
+        def use():
+            for method in pool.imap, pool.imap_unordered:
+                iterator = method(openers.open_socket, "abcdefgh")
+                openers.read(next(iterator))
+                del iterator
+                self.wait_until(lambda: pool._core.stat()["running"] == 0, "the calls' end")
+        pool = self.new_pool(1)
+        self.check(use, pool)
 
     def test_not_pickled(self):
         def use():
