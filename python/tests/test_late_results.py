@@ -20,7 +20,7 @@ import tasks
 from support import PATIENCE, STDLIB, Case, engine_only, for_each_method, pids, run_script, stop
 
 if not STDLIB:
-    from allcores import _descriptors
+    from allcores import _descriptors, _sent_descriptors
 
 
 class Descriptors(Case):
@@ -454,8 +454,34 @@ class Leaks(Case):
 
 
 @engine_only
-class Ends(unittest.TestCase):
-    """The sockets' numbers, where the program has closed them."""
+class Channels(unittest.TestCase):
+    def test_closed_as_soon_as_nobody_needs_it(self):
+        pool = allcores.get_context("fork").Pool(1)
+        channel = pool._workers.channel
+        results = [pool.apply_async(openers.open_socket, ("text",)) for _ in range(2)]
+        self.assertEqual(openers.read(results[1].get(PATIENCE)), "text")
+        stop(pool)
+        self.assertGreater(channel.receiver.fd, 2)  # there may be a result
+        pool = allcores.get_context("fork").Pool(1)
+        self.assertEqual(openers.read(pool.apply(openers.open_socket, ("text",))), "text")
+        stop(pool)
+        self.assertEqual((pool._workers.channel.receiver.fd, pool._workers.channel.sender.fd),
+                         (-1, -1))
+
+    def test_what_nobody_has_asked_for(self):
+        """It is closed even if a process that was forked has the socket."""
+        channel = _descriptors.DescriptorChannel()
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        outgoing = _sent_descriptors.Outgoing(channel.sender)
+        outgoing.fds.append(writer)
+        self.assertTrue(outgoing.send())
+        del outgoing
+        with channel.receiver.open(), open(reader, "rb") as pipe:
+            self.assertFalse(channel.is_empty())
+            self.assertIsNone(pipe.read())  # somebody may write
+            channel.close()
+            self.assertEqual(pipe.read(), b"")
 
     def test_another_file_under_the_number(self):
         channel = _descriptors.DescriptorChannel()
