@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 # user's: a signal handler raised it.
 REFUSALS = (ProcessError, MemoryError)
 
-# Seconds between two searches for items to take back, while workers have no work.
-STARVED = 0.001
-
 
 class Driver:
     """Submits what jobs have next, hands them their results, and finishes those that are complete.
@@ -59,14 +56,15 @@ class Driver:
     def step(self, timeout: float | None = None) -> bool:
         """Wait for results, at most timeout seconds, and hand them out. False: the stream was ended,
         and all results have been taken."""
-        starved = any(job.is_starved() for job in self._jobs)
-        batches = self.stream.take(STARVED if starved else timeout)
+        waits = [wait for job in self._jobs if (wait := job.starved_for()) is not None]
+        batches = self.stream.take(min(waits, default=timeout))
         if batches is None:
             return False
         for job, rows in batches:
             job.receive(rows)
-            self._advance(job)
-        if starved and not batches:
+            if job in self._jobs:
+                self._advance(job)
+        if waits and not batches:
             self._take_back()
         return True
 
@@ -96,7 +94,8 @@ class Driver:
         """The stream has failed: fail all jobs, usually none."""
         for job in {*self._added, *self._jobs, *self.stream.jobs()}:
             job.fail_all(error)
-            job.finish()
+            if job in self._jobs or job in self._added:
+                job.finish()
             self._submitting.leave(job)
         self.stream.close()
 
