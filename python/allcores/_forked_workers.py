@@ -229,6 +229,7 @@ class ForkedWorkers(WorkerProcesses):
         finally:
             keep_resource_tracker(False)
         self._core = core
+        self.channel.sender.close()  # the template has it
         for worker, process in enumerate(self.processes):
             _make_started(process, WorkerPopen(core, worker, tags[worker]))
         _warn_of_threads()
@@ -270,7 +271,7 @@ class ForkedWorkers(WorkerProcesses):
         """In the worker's process: do its work. Return its exit code."""
         keep_resource_tracker(False)  # the worker's own forks are its program's
         process, seat = self._process_of(worker, tag)
-        seat.assign(worker, -1, self.stacks.fd)
+        seat.assign(worker, -1, self.stacks.fd, self.channel.sender)
         seat.stdin = self._stdin
         return run_forked_worker(process, seat, self._owner, self._mask)
 

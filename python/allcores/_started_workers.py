@@ -86,7 +86,7 @@ class StartedWorkers(WorkerProcesses):
         if method == "fork":
             # The engine closes fd in a child of a thread that it does not know: this one.
             fd = above_standard(os.dup(fd))
-        seat.assign(worker, fd, self.stacks.fd)
+        seat.assign(worker, fd, self.stacks.fd, self.channel.sender)
         _stdlib_servers.ensure_running(method, self._mask)
         # SIGINT is blocked in the child until the child has set its handler.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())

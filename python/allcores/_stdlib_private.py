@@ -14,11 +14,11 @@ import atexit
 import itertools
 import os
 import sys
-from multiprocessing import context, get_start_method, process, util
+from multiprocessing import context, get_start_method, process, reduction, util
 
 TYPE_CHECKING = False  # typing takes its time to import
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from multiprocessing.context import DefaultContext
     from multiprocessing.process import BaseProcess
     from types import TracebackType
@@ -28,6 +28,7 @@ __all__ = ["plain_signal"]
 
 _context: Any = context
 _process: Any = process
+_reduction: Any = reduction
 _util: Any = util
 _atexit: Any = atexit
 
@@ -195,6 +196,63 @@ def keep_resource_tracker(keep: bool) -> None:
     intent = getattr(tracker, "_fork_intent", None)
     if intent is not None:
         intent.preserve_fd = keep
+
+
+# ---- descriptors ----
+
+
+class _Once:
+    """True, and calls a function before it says so the first time."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+
+    def __bool__(self) -> bool:
+        _reduction.HAVE_SEND_HANDLE = True
+        self._function()
+        return True
+
+
+def before_sharing(function: Callable[[], object]) -> None:
+    """Call the function once, before this process shares a descriptor for the first time, whoever
+    does that. reduction.HAVE_SEND_HANDLE: reduction.DupFd asks whether it is true, and then
+    imports resource_sharer, which is too slow to be done in each worker."""
+    once = _reduction.HAVE_SEND_HANDLE = _Once(function)
+    if "multiprocessing.resource_sharer" in sys.modules:  # which may be called directly
+        bool(once)
+
+
+def replace_shared(make: Callable[[int], object]) -> None:
+    """What make(descriptor) returns is pickled in the place of resource_sharer.DupFd(descriptor),
+    unless it is None."""
+    from multiprocessing.resource_sharer import DupFd
+
+    cls: Any = DupFd
+
+    def new(cls: Any, fd: int | None = None) -> Any:  # None: it is being unpickled
+        made = None if fd is None else make(fd)
+        return object.__new__(cls) if made is None else made
+
+    cls.__new__ = new
+
+
+def share_descriptor(fd: int, fetched: Callable[[], object]) -> Any:
+    """As resource_sharer.DupFd(fd). fetched is called when another process has the descriptor.
+    resource_sharer._resource_sharer.register; the attribute _id of a DupFd."""
+    from multiprocessing import resource_sharer
+
+    duplicate = os.dup(fd)
+
+    def send(connection: Any, pid: int) -> None:
+        _reduction.send_handle(connection, duplicate, pid)
+
+    def close() -> None:
+        os.close(duplicate)
+        fetched()
+
+    shared: Any = object.__new__(resource_sharer.DupFd)
+    shared._id = resource_sharer._resource_sharer.register(send, close)  # type: ignore[attr-defined]
+    return shared
 
 
 # ---- the forkserver ----

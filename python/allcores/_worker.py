@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
@@ -13,8 +15,9 @@ from multiprocessing.reduction import DupFd, ForkingPickler
 from pickle import UnpicklingError
 
 from . import _core, _worker_stacks
-from ._descriptors import above_standard
+from ._descriptors import SocketEnd, above_standard
 from ._stdlib_private import (
+    before_sharing,
     is_pickled_for_start,
     maybe_encoding_error,
     plain_signal,
@@ -34,32 +37,35 @@ class Seat:
     main().
 
     number: the seat's, from 0. stacks_fd: the descriptor (or -1) to which the worker's stacks are
-    written. stdin: what sys.stdin is to be, or None: it is right. _fd: the worker's socket; -1: the
-    engine's template forked the process, which has its seat already.
+    written. sender: the socket for descriptors that results hold. stdin: what sys.stdin is to be, or
+    None: it is right. _fd: the worker's socket; -1: the engine's template forked the process, which
+    has its seat already.
     """
 
     def __init__(self) -> None:
         self.number = 0
         self.stdin: TextIO | None = None
         self._fd = self.stacks_fd = -1
+        self.sender = SocketEnd()
 
-    def assign(self, number: int, fd: int, stacks_fd: int) -> None:
+    def assign(self, number: int, fd: int, stacks_fd: int, sender: SocketEnd) -> None:
         """The process is started for this seat, with these descriptors."""
         self.number = number
         self._fd = fd
         self.stacks_fd = stacks_fd
+        self.sender = sender
 
     def __getstate__(self) -> Any:
         if not is_pickled_for_start():
             raise RuntimeError("a seat can be pickled only for a process that is being started")
-        fds = [self._fd, self.stacks_fd]
-        return self.number, [DupFd(fd) for fd in fds if fd >= 0]
+        fds = [self._fd, self.stacks_fd, self.sender.fd]
+        return self.number, self.sender.inode, [DupFd(fd) if fd >= 0 else None for fd in fds]
 
     def __setstate__(self, state: Any) -> None:
-        number, duplicates = state
-        fd, *stacks_fd = [above_standard(duplicate.detach()) for duplicate in duplicates]
+        number, inode, duplicates = state
+        fd, stacks_fd, sending_fd = [_own(duplicate) for duplicate in duplicates]
         self.stdin = None
-        self.assign(number, fd, stacks_fd[0] if stacks_fd else -1)
+        self.assign(number, fd, stacks_fd, SocketEnd(sending_fd, inode))
 
     def take(self) -> _core.Worker:
         """Take the seat; in the worker process."""
@@ -68,6 +74,15 @@ class Seat:
         # death, and not learn how the process ended.
         _never_closed.append(worker)
         return worker
+
+
+def _own(duplicate: Any) -> int:
+    """A descriptor of this process, which programs that it starts do not inherit; -1 for None."""
+    if duplicate is None:
+        return -1
+    fd = above_standard(duplicate.detach())
+    os.set_inheritable(fd, False)
+    return fd
 
 
 _never_closed: list[_core.Worker] = []
@@ -160,9 +175,26 @@ def main(
         except BaseException as error:
             worker.ready(1, initializer_failure(initializer, error))
             raise
+    before_sharing(functools.partial(_send_descriptors, worker, this_thread(), seat.sender))
     worker.ready()
     worker.run()
+    if f"{__package__}._sent_descriptors" in sys.modules:
+        from ._sent_descriptors import await_fetches
+
+        await_fetches()
     util.debug("worker exits")
+
+
+def this_thread() -> tuple[int, int]:
+    """It and no other, in this process or another."""
+    return os.getpid(), threading.get_ident()
+
+
+def _send_descriptors(worker: _core.Worker, thread: tuple[int, int], end: SocketEnd) -> None:
+    """This process is about to share its first descriptor: send those that results hold."""
+    from ._sent_descriptors import send_descriptors  # here, since few programs need it
+
+    send_descriptors(worker, thread, end)
 
 
 def initializer_failure(initializer: Callable[..., object], error: BaseException) -> str:
@@ -222,12 +254,19 @@ def encode_failure(stage: int, error: BaseException, value: object) -> bytes:
         raise
     except BaseException as problem:
         replacement = _encoding_error(problem, raised)
+    _forget_outgoing()
     try:
         return _checked(with_traceback(replacement, frames))
     except KeyboardInterrupt:
         raise
     except BaseException:  # even the lines of the traceback are read by code of the program's
         return bytes(ForkingPickler.dumps(replacement))
+
+
+def _forget_outgoing() -> None:
+    """The descriptors of an exception that is not sent."""
+    for worker in _never_closed:
+        worker.outgoing = None
 
 
 def _traceback_of(error: BaseException) -> TracebackType | None:

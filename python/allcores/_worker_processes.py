@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
 from . import _core, _oom_killer, _worker_stacks, errors
+from ._descriptors import DescriptorChannel
 from ._stdlib_private import child_popen_of, disown
 from ._worker import Seat, main
 
@@ -39,6 +40,7 @@ def _disown_workers() -> None:
     for workers in _instances:
         disown(workers.processes)
         workers.renew_locks()
+        workers.channel.receiver.close()
 
 
 os.register_at_fork(after_in_child=_disown_workers)
@@ -179,6 +181,9 @@ class WorkerProcesses:
         self._unreaped: list[ProcessEnd] = []
         self.processes: list[BaseProcess] = []
         self.stacks = _worker_stacks.Stacks()
+        # Results that were not decoded refer to this object, and need the channel.
+        self.channel = DescriptorChannel()
+        weakref.finalize(self, self.channel.close).atexit = False
         self._kills_before = _oom_killer.read_kills()
         self._killed: set[int] = set()  # pids of workers that died by SIGKILL and were explained
         self.failure: BaseException | None = None
@@ -316,3 +321,4 @@ class WorkerProcesses:
         for end in self._unreaped:
             end.reap(timeout)
         self.stacks.close()
+        self.channel.close_if_empty()

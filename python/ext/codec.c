@@ -445,6 +445,15 @@ bool response_failed(const void *data, size_t len)
 	return head.failed;
 }
 
+bool response_has_descriptors(const void *data, size_t len)
+{
+	struct response head = { 0 };
+
+	if (len >= sizeof head)
+		memcpy(&head, data, sizeof head);
+	return head.has_descriptors;
+}
+
 /* The pickle is copied to private memory before it is parsed. */
 static PyObject *unpickle_copy(struct state *state, const void *data, size_t len)
 {

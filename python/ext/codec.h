@@ -43,7 +43,8 @@ struct request {
 struct response {
 	bool failed;		/* the object is an exception */
 	bool small;		/* small_encode has written it */
-	uint8_t unused[6];
+	bool has_descriptors;	/* which somebody has to take, see _sent_descriptors.py */
+	uint8_t unused[5];
 	int64_t elapsed_ns;	/* of a list of items: their time, */
 	int64_t outside_ns;	/* and that of decoding function and items */
 };
@@ -88,6 +89,7 @@ PyObject *look_up_name(PyObject *module, PyObject *qualname);
 PyObject *decode_object(struct state *state, const void *data, size_t len);
 /* Whether a response is an exception. Decoding a truncated response raises one. */
 bool response_failed(const void *data, size_t len);
+bool response_has_descriptors(const void *data, size_t len);
 /* The object of a response: a new reference, or NULL with an exception set. The pickle is
  * copied to private memory before it is parsed. */
 PyObject *decode_response(struct state *state, const void *data, size_t len,

@@ -60,9 +60,12 @@ PyObject *outcome_failure(const struct explainer *explainer, struct ac_task *tas
 	ac_task_outcome(task, &outcome);
 	if (outcome.status == AC_ECANCELED)
 		return NULL;
-	if (ac_task_result(task, &data, &len) == 0 && !response_failed(data, len))
-		return NULL;
-	return outcome_value(explainer, task, function, &head);
+	if (ac_task_result(task, &data, &len) < 0 || response_failed(data, len))
+		return outcome_value(explainer, task, function, &head);
+	/* Nobody else will take these: decoding does, and frees them with the value. */
+	if (response_has_descriptors(data, len))
+		Py_XDECREF(outcome_value(explainer, task, function, &head));
+	return NULL;
 }
 
 PyObject *outcome_refusal(const struct explainer *explainer, int code)

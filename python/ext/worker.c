@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <structmember.h>
 #include <unistd.h>
 
 #include "codec.h"
@@ -43,6 +44,8 @@ struct worker_object {
 	PyObject *names;	/* {a function's pickled name: (module, qualname)} */
 	PyObject *last_name;	/* of the call before: its key in names, */
 	PyObject *last_pair;	/* and what it is there */
+	bool encoding;		/* a result, now */
+	PyObject *outgoing;	/* the descriptors in that result; None: none so far */
 };
 
 /* The call that the worker runs at the moment. */
@@ -80,6 +83,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 	self->state = state_of((PyObject *)self);
 	self->encode_failure = Py_NewRef(encode_failure);
 	self->describe = Py_NewRef(describe);
+	self->outgoing = Py_NewRef(Py_None);
 	self->names = PyDict_New();
 	if (!self->state || !self->names || codec_prepare(self->state) < 0) {
 		Py_DECREF(self);
@@ -108,6 +112,7 @@ static void worker_dealloc(PyObject *object)
 	Py_XDECREF(self->names);
 	Py_XDECREF(self->last_name);
 	Py_XDECREF(self->last_pair);
+	Py_XDECREF(self->outgoing);
 	type->tp_free(object);
 	Py_DECREF(type);
 }
@@ -416,6 +421,54 @@ static int return_bytes(struct job *job, const void *data, size_t len)
 	return -1;
 }
 
+static void forget_outgoing(struct worker_object *self)
+{
+	if (self->outgoing != Py_None)
+		Py_SETREF(self->outgoing, Py_NewRef(Py_None));
+}
+
+static void begin_encoding(struct worker_object *self)
+{
+	forget_outgoing(self);
+	self->encoding = true;
+}
+
+static void end_encoding(struct worker_object *self)
+{
+	self->encoding = false;
+	forget_outgoing(self);
+}
+
+/* Send the descriptors in the result that was encoded. 1: there are none, or they were sent; 0:
+ * they can't be sent, encode the result again; -1 with an exception set. */
+static int send_outgoing(struct worker_object *self, struct response *head)
+{
+	PyObject *sent;
+	int r;
+
+	if (self->outgoing == Py_None)
+		return 1;
+	head->has_descriptors = true;
+	sent = PyObject_CallMethod(self->outgoing, "send", NULL);
+	r = sent ? PyObject_IsTrue(sent) : -1;
+	Py_XDECREF(sent);
+	return r;
+}
+
+static int encode_result(struct worker_object *self, struct encoder *encoder, PyObject *value,
+			 struct response *head)
+{
+	size_t begin = encoder->sink->len;
+	int r = encode_value(encoder, value, &head->small);
+
+	if (r == 0)
+		r = send_outgoing(self, head);
+	if (r)
+		return r < 0 ? -1 : 0;
+	encoder->sink->len = begin;
+	return encode_value(encoder, value, &head->small);
+}
+
 static int return_value(struct worker_object *self, struct job *job, PyObject *value)
 {
 	struct response head = {
@@ -426,7 +479,7 @@ static int return_value(struct worker_object *self, struct job *job, PyObject *v
 	int r = encoder ? sink_write(encoder->sink, &head, sizeof head) : -1;
 
 	if (r == 0)
-		r = encode_value(encoder, value, &head.small);
+		r = encode_result(self, encoder, value, &head);
 	if (r == 0)
 		memcpy(encoder->sink->data, &head, sizeof head);
 	if (r == 0)
@@ -443,6 +496,23 @@ static bool ends_worker(enum stage stage)
 	       (stage == STAGE_RUN && !PyErr_ExceptionMatches(PyExc_Exception));
 }
 
+/* The exception's pickle, or NULL with an exception set. */
+static PyObject *encode_failure(struct worker_object *self, enum stage stage, PyObject *error,
+				PyObject *value, struct response *head)
+{
+	PyObject *bytes = NULL;
+	int r = 0;
+
+	for (int i = 0; i < 2 && r == 0; i++) {
+		Py_XSETREF(bytes, PyObject_CallFunction(self->encode_failure, "iOO", stage, error,
+							value ? value : Py_None));
+		r = bytes ? send_outgoing(self, head) : -1;
+	}
+	if (r < 0)
+		Py_CLEAR(bytes);
+	return bytes;
+}
+
 /* An exception that does not end the worker is set: it becomes the result of the call. */
 static int return_failure(struct worker_object *self, struct job *job, PyObject *value)
 {
@@ -453,8 +523,8 @@ static int return_failure(struct worker_object *self, struct job *job, PyObject 
 	if (ends_worker(job->stage))
 		return -1;
 	error = take_exception();
-	bytes = PyObject_CallFunction(self->encode_failure, "iOO", job->stage, error,
-				      value ? value : Py_None);
+	begin_encoding(self); /* without the descriptors of a value that was not sent */
+	bytes = encode_failure(self, job->stage, error, value, &head);
 	Py_XDECREF(error);
 	if (!bytes && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
 		return -1;
@@ -488,10 +558,12 @@ static int serve_call(struct worker_object *self, struct ac_call *call)
 	if (!value)
 		goto out;
 	job.stage = STAGE_ENCODE;
+	begin_encoding(self);
 	r = return_value(self, &job, value);
 out:
 	if (r < 0)
 		r = return_failure(self, &job, value);
+	end_encoding(self);
 	Py_XDECREF(value);
 	Py_XDECREF(payload);
 	Py_XDECREF(function);
@@ -548,6 +620,14 @@ static PyMethodDef worker_methods[] = {
 	{ 0 },
 };
 
+static PyMemberDef worker_members[] = {
+	{ "encoding", T_BOOL, offsetof(struct worker_object, encoding), READONLY,
+	  "Whether a result is being encoded." },
+	{ "outgoing", T_OBJECT, offsetof(struct worker_object, outgoing), 0,
+	  "The descriptors in that result, an object that has a method send() -> bool, or None." },
+	{ 0 },
+};
+
 PyType_Spec worker_spec = {
 	.name = "allcores._core.Worker",
 	.basicsize = sizeof(struct worker_object),
@@ -556,6 +636,7 @@ PyType_Spec worker_spec = {
 		{ Py_tp_new, worker_new },
 		{ Py_tp_dealloc, worker_dealloc },
 		{ Py_tp_methods, worker_methods },
+		{ Py_tp_members, worker_members },
 		{ 0 },
 	},
 };

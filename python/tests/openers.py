@@ -83,4 +83,79 @@ def open_and_die(text):
     return open_socket(text)
 
 
+def open_many(count):
+    return [open_socket(str(i)) for i in range(count)]
+
+
+def open_twice(text):
+    """The same object and the same descriptor twice."""
+    ours = open_socket(text)
+    return ours, ours, Descriptor(os.dup(ours.fileno())), Descriptor(ours.fileno())
+
+
+def open_and_fork(text):
+    """The child returns, too."""
+    opened = open_socket(text)
+    if os.fork() == 0:
+        return opened
+    os.wait()
+    return opened
+
+
+class Closing:
+    """Has a descriptor only while it is pickled."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __reduce__(self):
+        with open_socket(self.text) as opened:
+            return rebuild, (reduction.DupFd(opened.fileno()),)
+
+
+def raise_closing(text):
+    raise OpenError(Closing(text))
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise ValueError("not to be pickled")
+
+
+def open_in_vain(text):
+    return open_socket(text), Unpicklable()
+
+
+def raise_in_vain(text):
+    raise OpenError(open_in_vain(text))
+
+
+def send_one_by_itself(connection):
+    """While it runs, not with its result."""
+    with connection:
+        connection.send(open_socket("sent by the task"))
+    return open_socket("the result")
+
+
+def fetch_from_inner_pool(method):
+    """In a process that may have children: a socket of its own pool's, after join."""
+    import allcores
+
+    pool = allcores.get_context(method).Pool(1)
+    result = pool.apply_async(open_socket, ("inner",))
+    pool.close()
+    pool.join()
+    return read(result.get(0)), open_socket("outer")
+
+
+def run_fetch(method, connection):
+    text, opened = fetch_from_inner_pool(method)
+    opened.close()
+    connection.send(text)
+
+
+def count_descriptors(_=None):
+    return len(os.listdir("/proc/self/fd"))
+
+
 OPENERS = (open_socket, open_pipe, open_file)

@@ -28,7 +28,7 @@ PACKAGE = pathlib.Path(allcores.__file__).parent
 # Modules of multiprocessing whose private names are no names of ours. (A pool of ours has private
 # names of the standard library's pool.)
 WATCHED = ("context", "forkserver", "popen_fork", "popen_forkserver", "popen_spawn_posix", "process",
-           "resource_tracker", "spawn", "util")
+           "reduction", "resource_sharer", "resource_tracker", "spawn", "util")
 UNDOCUMENTED = {"get_spawning_popen", "set_spawning_popen", "ExceptionWithTraceback",
                 "MaybeEncodingError"}
 
@@ -370,6 +370,59 @@ else:
             self.assertTrue(intent.preserve_fd)
             private.keep_resource_tracker(False)
             self.assertFalse(intent.preserve_fd)
+
+
+class Descriptors(unittest.TestCase):
+    """In a program of its own, since it replaces what it has no way to put back."""
+
+    def check(self, text):
+        code = "import os, sys\nfrom multiprocessing import reduction\n" \
+               "from allcores import _stdlib_private as private\n" + inspect.cleandoc(text)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_before_sharing(self):
+        self.check("""
+            told = []
+            DupFd = reduction.DupFd  # as programs import it
+            private.before_sharing(lambda: told.append(1))
+            assert "multiprocessing.resource_sharer" not in sys.modules
+            assert not told
+            for _ in range(2):
+                DupFd(0)
+                assert told == [1], told
+            assert reduction.HAVE_SEND_HANDLE is True
+            private.before_sharing(lambda: told.append(2))  # resource_sharer is there
+            assert told == [1, 2], told
+            """)
+
+    def test_replace_shared(self):
+        self.check("""
+            from multiprocessing.resource_sharer import DupFd  # before it is replaced
+            private.replace_shared(lambda fd: "ours" if fd == 1 else None)
+            assert reduction.DupFd(1) == DupFd(1) == DupFd(fd=1) == "ours"
+            shared = reduction.DupFd(0)
+            assert type(shared) is DupFd
+            again = reduction.ForkingPickler.loads(reduction.ForkingPickler.dumps(shared))
+            assert type(again) is DupFd and again._id == shared._id
+            """)
+
+    def test_share_descriptor(self):
+        self.check("""
+            import threading
+            reader, writer = os.pipe()
+            fetched = threading.Event()
+            shared = private.share_descriptor(writer, fetched.set)
+            os.close(writer)
+            again = reduction.ForkingPickler.loads(reduction.ForkingPickler.dumps(shared))
+            assert not fetched.is_set()
+            number = again.detach()
+            assert fetched.wait(60)
+            os.write(number, b"text")
+            os.close(number)
+            assert os.read(reader, 9) == b"text"
+            assert os.read(reader, 9) == b""
+            """)
 
 
 class ForkServers(unittest.TestCase):
