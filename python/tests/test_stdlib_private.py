@@ -37,8 +37,8 @@ def is_private(name):
     return name in UNDOCUMENTED or name.startswith("_") and not name.startswith("__")
 
 
-# _stdlib_pool.py is about what programs do with private names of the standard library's pool.
-EXCEPTIONS = {"_stdlib_private.py", "_stdlib_pool.py"}
+# _stdlib_pool.py and _task_queue.py are about what programs do with private names of the standard library's pool.
+EXCEPTIONS = {"_stdlib_private.py", "_stdlib_pool.py", "_task_queue.py"}
 
 
 def sources():
