@@ -394,7 +394,10 @@ class IMapIterator(LikeStdlib):
             if self._imap.chunk and not is_a(value, WorkerDied):
                 self.close()  # as in the standard library
             self._imap.name_task(value, range(first, first + count))
-            raise value
+            try:
+                raise value
+            finally:  # its traceback has this frame, and so this iterator
+                del value
         if not self._imap.chunk:
             return value
         self._values.extend(value[1:])
