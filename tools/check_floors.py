@@ -62,7 +62,7 @@ LAYERS = """
 """
 
 # python/ext, the lowest file first: a file includes only files in front of it, so there is no circle.
-EXTENSION = ("ext errors records waiting undisturbed sink small reducers codec function outcome dropped task stream "
+EXTENSION = ("ext errors records sliced_wait undisturbed sink small reducers codec function outcome dropped_calls task stream "
              "worker starter runtime pool module").split()
 
 LAYER = {stem: number for number, line in enumerate(LAYERS.split("\n"))

@@ -17,6 +17,7 @@ class GivenChunks:
     """Chunks of a size that the user gave."""
 
     divisible = False
+    patience = 0.0
 
     def __init__(self, size: int) -> None:
         # A call of one item carries the item, not a list of one.
@@ -39,6 +40,10 @@ class MeasuredChunks:
     """Chunks of a measured size: long compared with the overhead of a call, short compared with the
     work that is left, so that all workers finish at about the same time.
 
+    What a call costs beside its items has two parts: one for each item, and a fixed one (a large object
+    that its items share, the data of a bound method). The fixed part may be a quarter of the rest, an
+    eighth if possible.
+
     If items take longer than expected, those not begun are taken back from the call.
     """
 
@@ -47,8 +52,6 @@ class MeasuredChunks:
     nominal = 0  # no size was given
     TARGET_NS = 1_000_000
     GROWTH = 16  # a call gets at most so many times the items of the largest call measured
-    # What a call costs beside its items (pickling and unpickling a large object that its items share,
-    # or the function's data) may be a quarter of the items' time, an eighth if possible.
     SHARE_MOST, SHARE_WANTED = 4, 8
 
     def __init__(self, workers: int, item_ns: float | None = None) -> None:
@@ -58,8 +61,9 @@ class MeasuredChunks:
         self.item_ns = item_ns or 0.0
         # The largest call measured, in items.
         self._known = 0 if item_ns is None else int(self.TARGET_NS / max(item_ns, 1.0))
-        self._outside = (0, 0.0)  # items of a call, and what that call cost beside them
-        self._fixed_ns = 0.0  # of that, what does not depend on the number of items
+        # Beside the items: the largest call measured, in items and nanoseconds, and the two parts.
+        self._outside = (0, 0.0)
+        self._outside_item_ns = self._fixed_ns = 0.0
 
     def most(self, under_way: int) -> int:
         """How many calls to submit now."""
@@ -70,7 +74,7 @@ class MeasuredChunks:
         share = -(-remaining // (2 * self._workers))
         if not self._known:
             return share if self._fixed_ns > self.TARGET_NS else 1
-        item_ns = max(self.item_ns, 1.0)
+        item_ns = max(self.item_ns + self._outside_item_ns, 1.0)
         wanted = max(self.TARGET_NS, self.SHARE_WANTED * self._fixed_ns) / item_ns
         least = self.SHARE_MOST * self._fixed_ns / item_ns
         size = min(max(min(wanted, share), least), self._known * self.GROWTH)
@@ -88,23 +92,32 @@ class MeasuredChunks:
         self._learn_outside(items, outside_ns)
 
     def _learn_outside(self, items: int, outside_ns: float) -> None:
-        """Two calls of different sizes tell what does not depend on the size. Before, all of it is
-        taken for that."""
+        """Two calls of different sizes tell the fixed part. Before, it is all of a call of one item."""
         before, before_ns = self._outside
+        if items < before or not outside_ns:
+            return
         if items == before:
             outside_ns = min(outside_ns, before_ns)
-        elif before:
-            per_item = max((outside_ns - before_ns) / (items - before), 0.0)
-            self._fixed_ns = max(outside_ns - per_item * items, 0.0)
-        else:
-            self._fixed_ns = outside_ns
-        if items >= before:
-            self._outside = items, outside_ns
+        fixed_ns = outside_ns
+        if before and items > before:
+            fixed_ns -= (outside_ns - before_ns) / (items - before) * items
+            # A smaller part of it may be noise.
+            self._fixed_ns = fixed_ns if 2 * fixed_ns > outside_ns else 0.0
+        elif not before and items == 1:
+            self._fixed_ns = fixed_ns
+        self._outside_item_ns = max(outside_ns - self._fixed_ns, 0.0) / items
+        self._outside = items, outside_ns
 
     def distrust(self) -> None:
         """Items were taken back, so they take longer than was measured: measure again."""
         self.item_ns = 0.0
         self._known = 0
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which workers may have no work before items are taken back from a call: its
+        worker may be decoding them, and they would be sent and decoded once more."""
+        return max(self.TARGET_NS, 2 * self._outside[1]) / 1e9
 
     @property
     def pace(self) -> float | None:

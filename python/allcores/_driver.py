@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 # user's: a signal handler raised it.
 REFUSALS = (ProcessError, MemoryError)
 
-# Seconds between two searches for items to take back, while workers have no work.
-STARVED = 0.001
-
 
 class Driver:
     """Submits what jobs have next, hands them their results, and finishes those that are complete.
@@ -33,9 +30,9 @@ class Driver:
     pool's callback thread, or whoever takes an imap's results.
     """
 
-    def __init__(self, stream: _core.Stream, done: Submitting) -> None:
+    def __init__(self, stream: _core.Stream, submitting: Submitting) -> None:
         self.stream = stream
-        self._submitting = done
+        self._submitting = submitting
         self._added: deque[Job] = deque()
         self._jobs: set[Job] = set()  # those that have been added and are not complete
 
@@ -59,14 +56,15 @@ class Driver:
     def step(self, timeout: float | None = None) -> bool:
         """Wait for results, at most timeout seconds, and hand them out. False: the stream was ended,
         and all results have been taken."""
-        starved = any(job.is_starved() for job in self._jobs)
-        batches = self.stream.take(STARVED if starved else timeout)
+        waits = [wait for job in self._jobs if (wait := job.starved_for()) is not None]
+        batches = self.stream.take(min(waits, default=timeout))
         if batches is None:
             return False
         for job, rows in batches:
             job.receive(rows)
-            self._advance(job)
-        if starved and not batches:
+            if job in self._jobs:
+                self._advance(job)
+        if waits and not batches:
             self._take_back()
         return True
 
@@ -96,7 +94,8 @@ class Driver:
         """The stream has failed: fail all jobs, usually none."""
         for job in {*self._added, *self._jobs, *self.stream.jobs()}:
             job.fail_all(error)
-            job.finish()
+            if job in self._jobs or job in self._added:
+                job.finish()
             self._submitting.leave(job)
         self.stream.close()
 
@@ -111,8 +110,9 @@ class CallbackThread:
     def __init__(self, core: _core.Pool, submitting: Submitting) -> None:
         self._core = core
         self._submitting = submitting
-        # Guards the two below, and that no job is added to a driver that has failed.
-        self._lock = threading.Lock()
+        # Guards the two below, and that no job is added to a driver that has failed. Reentrant: see
+        # Submitting.
+        self._lock = threading.RLock()
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
 
@@ -120,12 +120,14 @@ class CallbackThread:
         """Under the lock."""
         if self._driver is None:
             driver = Driver(self._core.stream(), self._submitting)
+            thread = threading.Thread(
+                target=self._run, args=(driver,), name="allcores-callbacks", daemon=True
+            )
+            if self._driver is not None:  # a garbage collection made a call meanwhile
+                return self._driver
+            self._driver, self._thread = driver, thread
             try:
-                self._thread = threading.Thread(
-                    target=self._run, args=(driver,), name="allcores-callbacks", daemon=True
-                )
-                _core.undisturbed(self._thread.start)
-                self._driver = driver
+                _core.undisturbed(thread.start)
             except BaseException:  # keep no stream whose results no thread takes
                 self._driver = self._thread = None
                 driver.stream.close()

@@ -6,10 +6,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from multiprocessing import TimeoutError
-from os import getpid
+from os import getpid, register_at_fork
 
 from . import _core
 from ._driver import REFUSALS, Driver
@@ -30,6 +31,18 @@ AHEAD_LEAST = 64  # calls submitted ahead of the results that were taken
 AHEAD_MOST = 1024
 AHEAD_SECONDS = 0.05  # the work to read ahead, at the rate at which results arrive
 DISCARD_MOST = 256  # calls under way whose results nobody takes
+
+
+_jobs: weakref.WeakSet[ImapJob] = weakref.WeakSet()
+
+
+def _forget_results() -> None:
+    """Runs in a forked child. The results are its parent's: whoever asks for them gets an error."""
+    for job in _jobs:
+        job.ready.clear()
+
+
+register_at_fork(after_in_child=_forget_results)
 
 
 class ImapJob(Job):
@@ -57,7 +70,7 @@ class ImapJob(Job):
         self._submitting = submitting
         self._position = 0  # of the next item in the input
         self._submitted = 0  # calls
-        self._used = 0  # results that the user has taken
+        self.used = 0  # results that the user has taken
         self.ready: deque[_core.Row] = deque()
         self._early: dict[int, _core.Row] | None = {} if ordered else None
         self._awaited = 0  # ordered: the item whose result comes next
@@ -75,6 +88,7 @@ class ImapJob(Job):
         self._may_read = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self.pid = getpid()  # of the pool's owner
+        _jobs.add(self)
         try:
             submitting.enter(self)
             self._begin(iterable)
@@ -110,7 +124,7 @@ class ImapJob(Job):
             return self._discard_limit()
         if self._unbounded:
             return AHEAD_MOST
-        return self._ahead - (self._submitted - self._used)
+        return self._ahead - (self._submitted - self.used)
 
     def _calls_that_fit(self) -> int:
         """How many calls fit into the bytes that may be under way."""
@@ -126,12 +140,6 @@ class ImapJob(Job):
         seconds, self._since = now - self._since, now
         ahead = int(results / seconds * AHEAD_SECONDS) if seconds > 0 else AHEAD_MOST
         self._ahead = min(max(ahead, self._least), self._calls_that_fit(), AHEAD_MOST)
-
-    def note_used(self) -> None:
-        """The user has taken a result."""
-        self._used += 1
-        if not self._used & 15:
-            self.feed(self.stream)
 
     def feed(self, stream: _core.Stream) -> None:
         """The user has taken results: read more items, or let the thread read them."""
@@ -253,7 +261,7 @@ class ImapJob(Job):
         self.driver.step(0.0)  # a call that could not be submitted is not under way
         with self._lock:
             if not (self.stream.under_way or self.ready or len(self.waiting) > 1):
-                self._used = max(self._used, submitted)
+                self.used = max(self.used, submitted)
                 self._awaited = min(self._early or (max(self._awaited, position),))
                 self._pass_on()
         self.feed(self.stream)
@@ -291,9 +299,11 @@ class ImapJob(Job):
         """The pool is terminated: read no more items."""
         with self._lock:
             self._stopped = True
-            if not self._ended:
-                self._fail(TaskCancelled("the pool was terminated before the input's end"))
-                self._end()
+        # Not under the lock: where a thread leaves, a garbage collection may drop this iterator.
+        if not self._ended:
+            self._fail(TaskCancelled("the pool was terminated before the input's end"))
+            self._end()
+        with self._lock:
             self._may_read.notify()
 
     # ---- the thread that reads an input that may block ----
@@ -389,16 +399,26 @@ class IMapIterator(LikeStdlib):
                 return self._values.popleft()
             except IndexError:  # another thread has taken the last one
                 pass
-        first, count, failed, value, _, _ = self._next_row(timeout)
+        job = self._imap
+        while True:
+            try:
+                first, count, failed, value, _, _ = job.ready.popleft()
+                break
+            except IndexError:
+                pass
+            self._await(timeout)
+        job.used += 1
+        if not job.used & 15:
+            job.feed(job.stream)
         if failed:
-            if self._imap.chunk and not is_a(value, WorkerDied):
+            if job.chunk and not is_a(value, WorkerDied):
                 self.close()  # as in the standard library
-            self._imap.name_task(value, range(first, first + count))
+            job.name_task(value, range(first, first + count))
             try:
                 raise value
             finally:  # its traceback has this frame, and so this iterator
                 del value
-        if not self._imap.chunk:
+        if not job.chunk:
             return value
         self._values.extend(value[1:])
         return value[0]
@@ -411,28 +431,20 @@ class IMapIterator(LikeStdlib):
         self._closed = True
         self._values.clear()
         self._imap.discard_results()
+        self._imap.ready.clear()
 
     def __del__(self) -> None:
         job = getattr(self, "_imap", None)
         if job is not None:
             job.discard_results()
 
-    def _next_row(self, timeout: float | None) -> _core.Row:
-        job = self._imap
-        if getpid() != job.pid:
-            raise RuntimeError(FORKED)
-        while not self._closed:
-            try:
-                row = job.ready.popleft()
-                job.note_used()
-                return row
-            except IndexError:
-                self._await(timeout)
-        raise StopIteration
-
     def _await(self, timeout: float | None) -> None:
         """Wait for results. Raises where there is none."""
         job = self._imap
+        if getpid() != job.pid:
+            raise RuntimeError(FORKED)
+        if self._closed:
+            raise StopIteration
         job.feed(job.stream)
         end = None if timeout is None else time.monotonic() + timeout
         while not job.ready:

@@ -63,9 +63,10 @@ class Job:
         """The number of calls that were submitted and whose results have not arrived."""
         return self.calls
 
-    def is_starved(self) -> bool:
-        """Whether workers have no work, while calls may have items that can be taken back."""
-        return False
+    def starved_for(self) -> float | None:
+        """Workers have no work, while calls may have items that can be taken back: how many seconds to
+        wait before that is done. None: that is not so."""
+        return None
 
     def take_back(self, first: int, count: int) -> None:
         """These items were taken back from a call: submit them again."""
@@ -81,35 +82,37 @@ class Job:
 
 
 class CallJob(Job):
-    """One call, which has callbacks. The thread that makes it submits it."""
+    """One call, which has callbacks. The thread that makes it submits it, so it needs no driving."""
 
     calls = 1
 
     def __init__(self, function: object, result: JobResult) -> None:
         self._function = function
         self.result = result
-        self._outcome: tuple[bool, Any] | None = None
+        self._outcome: tuple[bool, Any] = False, None
 
     def receive(self, rows: list[_core.Row]) -> None:
-        """Take the call's result."""
+        """Take the call's result, and finish."""
         ((_, _, failed, value, _, _),) = rows
         if failed:
             name_task(value, self._function)
-        self._outcome = not failed, value
-        self.calls = 0
+        self._end(not failed, value)
 
     def fail_all(self, error: BaseException) -> None:
         """Fail the call."""
-        self._outcome = False, error
+        self._end(False, error)
+
+    def _end(self, success: bool, value: Any) -> None:
+        self._outcome = success, value
         self.calls = 0
+        self.finish()
 
     def is_complete(self) -> bool:
         """Whether the result is here."""
-        return self._outcome is not None
+        return not self.calls
 
     def outcome(self) -> tuple[bool, Any]:
         """The call's."""
-        assert self._outcome is not None
         return self._outcome
 
 
@@ -181,19 +184,30 @@ class MapJob(Job):
 
     def receive(self, rows: list[_core.Row]) -> None:
         """Take results: values, lists of values, exceptions."""
-        single = self.chunks.single
+        if self.chunks.single:
+            self._receive_single(rows)
+        else:
+            self._receive_chunks(rows)
+        self.calls -= len(rows)
+        self._found_nothing = False
+
+    def _receive_single(self, rows: list[_core.Row]) -> None:
         values = self._values
+        for first, _, failed, value, _, _ in rows:
+            if failed:
+                self._note_failure(value, range(first, first + 1))
+            else:
+                values[first] = value
+        self.outstanding -= len(rows)
+
+    def _receive_chunks(self, rows: list[_core.Row]) -> None:
         for first, count, failed, value, elapsed_ns, outside_ns in rows:
             self.outstanding -= count
             if failed:
                 self._note_failure(value, range(first, first + count))
-            elif single:
-                values[first] = value
             else:
-                values[first : first + count] = value
+                self._values[first : first + count] = value
                 self.chunks.learn(count, elapsed_ns, outside_ns)
-        self.calls -= len(rows)
-        self._found_nothing = False
 
     def _note_failure(self, error: BaseException, items: range) -> None:
         if self._failure is None:
@@ -213,14 +227,16 @@ class MapJob(Job):
 
     # ---- items that take longer than expected ----
 
-    def is_starved(self) -> bool:
-        """Whether workers have no work, while calls may have items that can be taken back."""
-        return (
+    def starved_for(self) -> float | None:
+        """How long to wait before items are taken back; None: workers have work."""
+        if (
             self.chunks.divisible
             and not self._found_nothing
             and not self._unsubmitted
             and 0 < self.calls < self._workers
-        )
+        ):
+            return self.chunks.patience
+        return None
 
     def take_back(self, first: int, count: int) -> None:
         """Submit these items again."""

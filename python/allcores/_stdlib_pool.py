@@ -8,6 +8,7 @@ imported it.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from abc import ABCMeta
 
@@ -40,6 +41,9 @@ def _with_theirs(cls: type, theirs: type) -> type:
     return _classes[cls, theirs]
 
 
+_numbers = itertools.count(-1, -1)
+
+
 class LikeStdlib(metaclass=ABCMeta):
     """The base of our classes that stand in for one of multiprocessing.pool: isinstance takes objects
     of either for objects of the other."""
@@ -52,13 +56,18 @@ class LikeStdlib(metaclass=ABCMeta):
         theirs = _theirs(cls._stdlib_name)
         return cls if theirs is None or issubclass(cls, theirs) else _with_theirs(cls, theirs)
 
+    @property
+    def _job(self) -> int:
+        """A number of its own, as results have one there. Programs number theirs from 0 on."""
+        return self.__dict__.setdefault("_number", next(_numbers))  # type: ignore[no-any-return]
+
     @classmethod
     def __subclasshook__(cls, other: type) -> Any:
         theirs = _theirs(cls.__dict__.get("_stdlib_name"))
         return True if theirs is not None and theirs in other.__mro__ else NotImplemented
 
 
-def find_added(instance: LikeStdlib, name: str) -> Any:
+def _find_added(instance: LikeStdlib, name: str) -> Any:
     """An attribute that our class lacks: what a program has added to the standard library's class."""
     theirs = _theirs(instance._stdlib_name)
     for cls in theirs.__mro__[:-1] if theirs else ():
@@ -67,6 +76,13 @@ def find_added(instance: LikeStdlib, name: str) -> Any:
             bind = getattr(type(found), "__get__", None)
             return bind(found, instance, type(instance)) if bind else found
     raise AttributeError(f"{type(instance).__name__!r} object has no attribute {name!r}")
+
+
+def find_added_in(cls: type[LikeStdlib]) -> None:
+    """Let objects of our class have what a program adds to the standard library's. All attributes of a
+    class with __getattr__ take longer to find, so it gets one only when that can have happened."""
+    if "multiprocessing.pool" in sys.modules and "__getattr__" not in cls.__dict__:
+        cls.__getattr__ = _find_added  # type: ignore[attr-defined]
 
 
 def made_by_hand(name: str, *args: Any) -> Any:

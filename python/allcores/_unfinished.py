@@ -12,7 +12,7 @@ from ._jobs import Job
 
 
 class Unfinished(MutableMapping[int, object]):
-    """Its length is the number of unfinished jobs. Single calls without callbacks are only counted.
+    """Its length is the number of unfinished jobs. Single calls are only counted.
 
     A program may put results of its own here: whatever has a method _set. They stay until the
     program removes them, as in the standard library.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Held while a process is reaped or started by Process.start. How a process ended can be read once
 # only (waitpid, the pipe of the forkserver), so of two threads that ask at once one gets a wrong
-# answer. And starting a process polls all others. The order of locks: docs/architecture.md.
+# answer. And starting a process polls all others. The order of locks: docs/python.md.
 reaping_lock = threading.RLock()
 _instances: weakref.WeakSet[WorkerProcesses] = weakref.WeakSet()
 

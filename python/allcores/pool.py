@@ -20,7 +20,7 @@ from ._forked_workers import ForkedWorkers, can_fork
 from ._imap import ImapJob, IMapIterator, IMapUnorderedIterator
 from ._jobs import CallJob, MapJob
 from ._results import AsyncResult, JobResult, MapResult
-from ._stdlib_pool import LikeStdlib, find_added
+from ._stdlib_pool import LikeStdlib, find_added_in
 from ._stdlib_private import cut_into_tasks
 from ._submitting import Submitting
 from ._unfinished import Unfinished
@@ -116,6 +116,7 @@ class Pool(LikeStdlib):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._owner = os.getpid()
+        find_added_in(Pool)
         self._processes = processes
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
@@ -206,9 +207,6 @@ class Pool(LikeStdlib):
     def _get_tasks(func: Any, it: Iterable[Any], size: int) -> Any:
         return cut_into_tasks(func, it, size)
 
-    def __getattr__(self, name: str) -> Any:
-        return find_added(self, name)
-
     def _repopulate_pool(self) -> None:
         """Do nothing: the engine replaces workers as soon as they exit."""
 
@@ -254,9 +252,12 @@ class Pool(LikeStdlib):
             RuntimeError: this process is a forked child of the pool's.
             All other failures, also of pickling, are the result's: get() raises them.
         """
-        self._check_running()
         if callback is None and error_callback is None:
+            if self._state != RUN:
+                self._check_running()
+            # The engine makes the check of the owner here.
             return self._core.submit(self, func, args, kwds)  # type: ignore[no-any-return]
+        self._check_running()
         result = JobResult(self, func, callback, error_callback)
         self._callbacks.call(CallJob(func, result), func, args, kwds)
         return result

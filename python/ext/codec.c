@@ -63,6 +63,20 @@ int codec_prepare(struct state *state)
 	return state->plain_dumps ? find_reducers(state) : 0;
 }
 
+/* The pickler's loads, a function. A program may replace it at any time. */
+static PyObject *call_loads(const struct state *state, PyObject *bytes)
+{
+	PyObject *loads = NULL;
+
+	if (state->plain_dumps) /* so the pickler is a class */
+		loads = PyDict_GetItemWithError(((PyTypeObject *)state->forking_pickler)->tp_dict,
+						state->str_loads);
+	if (loads && PyCFunction_Check(loads)) /* pickle.loads, found in a tenth of the time */
+		return PyObject_CallOneArg(loads, bytes);
+	PyErr_Clear();
+	return PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads, bytes);
+}
+
 /* A program may replace dumps at any time. */
 static bool dumps_plainly(const struct state *state)
 {
@@ -199,7 +213,8 @@ int encode_value(struct encoder *encoder, PyObject *value, bool *small)
 
 /* A pickle, and simple enough to be taken apart again: protocol 4, GLOBAL, module and qualified name
  * in a line each, STOP. */
-#define NAME_BEGIN "\x80\x04" "c"
+#define NAME_PROTOCOL "\x80\x04"
+#define NAME_BEGIN NAME_PROTOCOL "c"
 #define NAME_END "\n."
 
 PyObject *look_up_name(PyObject *module, PyObject *qualname)
@@ -258,16 +273,52 @@ static void names_of(struct state *state, PyObject *callable, PyObject **module,
 
 static bool is_line(PyObject *text)
 {
-	return PyUnicode_Check(text) &&
+	return PyUnicode_CheckExact(text) &&
 	       PyUnicode_FindChar(text, '\n', 0, PyUnicode_GET_LENGTH(text), 1) == -1;
 }
 
-static bool means_callable(PyObject *module, PyObject *qualname, PyObject *callable)
+/* The pickle of a name, or NULL without an exception. */
+static PyObject *make_name(PyObject *module, PyObject *qualname)
 {
-	if (!is_line(module) || !is_line(qualname))
-		return false;
-	return look_up_name(module, qualname) == callable ||
-	       means_by_parts(module, qualname, callable);
+	PyObject *text = NULL, *utf8, *name = NULL;
+
+	if (is_line(module) && is_line(qualname))
+		text = PyUnicode_FromFormat("c%U\n%U\n.", module, qualname);
+	utf8 = text ? PyUnicode_AsUTF8String(text) : NULL;
+	if (utf8)
+		name = PyBytes_FromString(NAME_PROTOCOL);
+	if (name)
+		PyBytes_Concat(&name, utf8);
+	Py_XDECREF(utf8);
+	Py_XDECREF(text);
+	PyErr_Clear();
+	return name;
+}
+
+/* Functions in C make the text of their name anew each time. */
+static bool is_same(PyObject *text, PyObject *last)
+{
+	return text == last || (last && PyUnicode_Check(text) && PyUnicode_Check(last) &&
+				PyUnicode_Compare(text, last) == 0);
+}
+
+/* Keep the name that was used last: making its pickle takes longer than checking what it means. */
+static bool keep_name(struct state *state, PyObject *callable, PyObject *module,
+		      PyObject *qualname)
+{
+	struct name *last = &state->last_name;
+
+	last->callable = callable;
+	if (is_same(module, last->module) && is_same(qualname, last->qualname))
+		return true;
+	Py_XSETREF(last->pickle, make_name(module, qualname));
+	Py_XSETREF(last->module, Py_NewRef(module));
+	Py_XSETREF(last->qualname, Py_NewRef(qualname));
+	if (last->pickle)
+		return true;
+	Py_CLEAR(last->module);
+	last->callable = NULL;
+	return false;
 }
 
 bool has_name(struct state *state, PyObject *callable)
@@ -278,41 +329,37 @@ bool has_name(struct state *state, PyObject *callable)
 	if (!pickles_by_name(callable) || !dumps_plainly(state))
 		return false;
 	names_of(state, callable, &module, &qualname);
-	if (module && qualname)
-		has = means_callable(module, qualname, callable);
+	if (module && qualname && keep_name(state, callable, module, qualname))
+		has = look_up_name(module, qualname) == callable ||
+		      means_by_parts(module, qualname, callable);
 	Py_XDECREF(module);
 	Py_XDECREF(qualname);
 	return has;
 }
 
-static int write_text(struct sink *sink, PyObject *text)
+/* Since has_name has looked, user code may have run, and another call may have kept its name. */
+static void keep_name_again(struct state *state, PyObject *callable)
 {
-	Py_ssize_t len;
-	const char *data = text ? PyUnicode_AsUTF8AndSize(text, &len) : NULL;
+	PyObject *module = NULL, *qualname = NULL;
 
-	return data ? sink_write(sink, data, (size_t)len) : -1;
+	names_of(state, callable, &module, &qualname);
+	if (module && qualname)
+		keep_name(state, callable, module, qualname);
+	Py_XDECREF(module);
+	Py_XDECREF(qualname);
 }
 
 static int write_name(struct encoder *encoder, PyObject *callable)
 {
-	struct sink *sink = encoder->sink;
-	PyObject *module = NULL, *qualname = NULL;
-	int r = sink_write(sink, NAME_BEGIN, strlen(NAME_BEGIN));
+	const struct name *last = &encoder->state->last_name;
 
-	names_of(encoder->state, callable, &module, &qualname);
-	if (r == 0)
-		r = write_text(sink, module);
-	if (r == 0)
-		r = sink_write(sink, "\n", 1);
-	if (r == 0)
-		r = write_text(sink, qualname);
-	if (r == 0)
-		r = sink_write(sink, NAME_END, strlen(NAME_END));
-	if (r < 0 && !PyErr_Occurred())
-		PyErr_Format(PyExc_AttributeError, "%R has lost its name", callable);
-	Py_XDECREF(module);
-	Py_XDECREF(qualname);
-	return r;
+	if (last->callable != callable)
+		keep_name_again(encoder->state, callable);
+	if (last->callable == callable)
+		return sink_write(encoder->sink, PyBytes_AS_STRING(last->pickle),
+				  (size_t)PyBytes_GET_SIZE(last->pickle));
+	PyErr_Format(PyExc_AttributeError, "%R has lost its name", callable);
+	return -1;
 }
 
 int decode_name(const char *data, size_t len, PyObject **module, PyObject **qualname)
@@ -383,7 +430,7 @@ PyObject *decode_object(struct state *state, const void *data, size_t len)
 		bytes = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)len, PyBUF_READ);
 	if (!bytes)
 		return NULL;
-	object = PyObject_CallMethodOneArg(state->forking_pickler, state->str_loads, bytes);
+	object = call_loads(state, bytes);
 	Py_DECREF(bytes);
 	return object;
 }

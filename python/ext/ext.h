@@ -22,6 +22,12 @@
 
 struct encoder;
 
+/* A function's name: the objects that the function has for it, and its pickle. */
+struct name {
+	PyObject *module, *qualname, *pickle;
+	const PyObject *callable;	/* whose name it is: only to be compared, may be gone */
+};
+
 struct state {
 	PyTypeObject *sink_type, *pool_type, *task_type, *stream_type, *function_type, *worker_type;
 	PyTypeObject *outcome_type, *worker_stat_type;	/* named tuples: records.h */
@@ -33,6 +39,7 @@ struct state {
 	PyObject *timeout_error;
 	PyObject *from_code;	/* allcores.errors.from_code */
 	PyObject *log_unfetched;	/* allcores.errors.report_unfetched */
+	struct name last_name;	/* see has_name */
 	struct encoder *spare_encoder;	/* kept for the next message, or NULL */
 };
 

@@ -9,7 +9,7 @@
 #include "function.h"
 
 #include "errors.h"
-#include "waiting.h"
+#include "sliced_wait.h"
 
 PyObject *function_make(struct state *state, PyObject *pool_object, struct ac_pool *pool,
 			PyObject *callable)

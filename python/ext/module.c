@@ -149,7 +149,8 @@ static int fill_module(PyObject *module)
 	state->function_type = add_type(module, &function_spec);
 	state->worker_type = add_type(module, &worker_spec);
 	if (!state->sink_type || !state->pool_type || !state->task_type || !state->stream_type ||
-	    !state->function_type || !state->worker_type ||
+	    !state->function_type || !state->reducers_type ||
+	    !state->worker_type ||
 	    records_add_types(module, state) < 0)
 		return -1;
 	return add_constants(module);
@@ -193,6 +194,9 @@ static int clear_module(PyObject *module)
 	Py_CLEAR(state->worker_stat_type);
 	Py_CLEAR(state->forking_pickler);
 	Py_CLEAR(state->plain_dumps);
+	Py_CLEAR(state->last_name.module);
+	Py_CLEAR(state->last_name.qualname);
+	Py_CLEAR(state->last_name.pickle);
 	Py_CLEAR(state->reducers_type);
 	Py_CLEAR(state->reducers);
 	Py_CLEAR(state->str_dumps);

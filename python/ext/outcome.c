@@ -4,7 +4,7 @@
 
 #include "errors.h"
 #include "records.h"
-#include "waiting.h"
+#include "sliced_wait.h"
 
 /* The exception: a new reference, or NULL with one set. */
 static PyObject *make_exception(const struct explainer *explainer,

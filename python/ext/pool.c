@@ -16,7 +16,7 @@
 #include "starter.h"
 #include "stream.h"
 #include "task.h"
-#include "waiting.h"
+#include "sliced_wait.h"
 
 struct pool_object {
 	PyObject_HEAD

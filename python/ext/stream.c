@@ -14,7 +14,7 @@
 #include "codec.h"
 #include "errors.h"
 #include "function.h"
-#include "waiting.h"
+#include "sliced_wait.h"
 
 /* A call whose result has not been taken. */
 struct call {
@@ -489,12 +489,25 @@ static PyObject *stream_take_back(PyObject *object, PyObject *unused)
 
 /* ---- taking ---- */
 
-/* (first, count, failed, value, elapsed_ns, outside_ns). Takes over value. */
+/* (first, count, failed, value, elapsed_ns, outside_ns). Takes over value. Py_BuildValue would take
+ * as long as all else that is done for a small result. */
 static PyObject *make_row(const struct call *call, PyObject *value, const struct response *head)
 {
-	return Py_BuildValue("(nnNNLL)", call->first, call->count, PyBool_FromLong(head->failed),
-			     value, (long long)head->elapsed_ns,
-			     (long long)(head->outside_ns + call->encode_ns));
+	PyObject *row = PyTuple_New(6);
+
+	if (!row) {
+		Py_DECREF(value);
+		return NULL;
+	}
+	PyTuple_SET_ITEM(row, 0, PyLong_FromSsize_t(call->first));
+	PyTuple_SET_ITEM(row, 1, PyLong_FromSsize_t(call->count));
+	PyTuple_SET_ITEM(row, 2, PyBool_FromLong(head->failed));
+	PyTuple_SET_ITEM(row, 3, value);
+	PyTuple_SET_ITEM(row, 4, PyLong_FromLongLong(head->elapsed_ns));
+	PyTuple_SET_ITEM(row, 5, PyLong_FromLongLong(head->outside_ns + call->encode_ns));
+	if (PyErr_Occurred())
+		Py_CLEAR(row);
+	return row;
 }
 
 /* Append a row to the last of batches, a list of (job, rows), or to a new one where that is another

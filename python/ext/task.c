@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "errors.h"
-#include "waiting.h"
+#include "sliced_wait.h"
 
 /* ---- life ---- */
 

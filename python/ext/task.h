@@ -3,7 +3,7 @@
 #ifndef TASK_H
 #define TASK_H
 
-#include "dropped.h"
+#include "dropped_calls.h"
 
 extern PyType_Spec task_spec;
 

@@ -13,7 +13,7 @@
 #include <signal.h>
 
 #include "errors.h"
-#include "waiting.h"
+#include "sliced_wait.h"
 
 /* What is to be called, and with what. */
 struct c_call {

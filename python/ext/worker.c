@@ -14,7 +14,7 @@
 #include "codec.h"
 #include "errors.h"
 #include "small.h"
-#include "waiting.h"
+#include "sliced_wait.h"
 
 #define NAMES_MOST 1024	/* functions whose names a worker remembers */
 

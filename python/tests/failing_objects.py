@@ -63,6 +63,23 @@ class ReprIsHostile(Locked):
         return HostileText("hostile")
 
 
+class ReprIsNoUtf8(Locked):
+    def __repr__(self):
+        return "\udcff\0\ud800"
+
+
+class ReprStopsGenerators(Locked):
+    def __repr__(self):
+        raise GeneratorExit
+
+
+class ReprRaisesItsLike(Locked):
+    """What its repr raises has a text that raises the same."""
+
+    def __repr__(self):
+        raise ErrorTextRaisesItsLike
+
+
 class ReprIsLong(Locked):
     def __repr__(self):
         return "long " * 2_000_000
@@ -93,6 +110,11 @@ class ReduceRecurses:
     __reduce_ex__ = recurse
 
 
+class ReduceRaisesItsLike:
+    def __reduce__(self):
+        raise ErrorTextRaisesItsLike
+
+
 class ReduceIsGarbage:
     def __reduce__(self):
         return 1, 2, 3
@@ -109,9 +131,10 @@ class StateRaises:
 
 
 VALUES = dict(enumerate((
-    ReprRaises, ReprLeaves, ReprRecurses, ReprIsNoText, ReprIsHostile, ReprIsLong, ClassRaises,
-    AllAttributesRaise, OfHostileMeta, ReduceRaises, ReduceLeaves, ReduceRecurses, ReduceIsGarbage,
-    ReduceIsEndless, StateRaises)))
+    ReprRaises, ReprLeaves, ReprRecurses, ReprIsNoText, ReprIsHostile, ReprIsNoUtf8,
+    ReprStopsGenerators, ReprRaisesItsLike, ReprIsLong, ClassRaises, AllAttributesRaise,
+    OfHostileMeta, ReduceRaises, ReduceRaisesItsLike, ReduceLeaves, ReduceRecurses,
+    ReduceIsGarbage, ReduceIsEndless, StateRaises)))
 VALUES["nested"] = lambda: nest(100_000)
 
 
@@ -142,6 +165,18 @@ class ErrorReprRecurses(Error):
     __repr__ = __str__ = recurse
 
 
+class ErrorTextIsNoUtf8(Error):
+    __repr__ = __str__ = ReprIsNoUtf8.__repr__
+
+
+class ErrorTextStopsGenerators(Error):
+    __repr__ = __str__ = ReprStopsGenerators.__repr__
+
+
+class ErrorTextRaisesItsLike(Error):
+    __repr__ = __str__ = ReprRaisesItsLike.__repr__
+
+
 class ErrorStrLeaves(Exception):
     __str__ = leave
 
@@ -153,6 +188,10 @@ class ErrorStrIsHostile(Exception):
 
 class ErrorReduceLeaves(Exception):
     __reduce_ex__ = leave
+
+
+class ErrorReduceRaisesItsLike(Exception):
+    __reduce__ = ReduceRaisesItsLike.__reduce__
 
 
 class ErrorClassRaises(Exception):
@@ -242,7 +281,7 @@ def missing_attribute():
 
 def notes_of_hostile_objects():
     error = ValueError(1)
-    error.__notes__ = [ReprLeaves(), HostileText("note")]
+    error.__notes__ = [ReprLeaves(), HostileText("note"), 5, None]
     return error
 
 
@@ -252,8 +291,9 @@ def long_message():
 
 EXCEPTIONS = {maker.__name__: maker for maker in (
     knot, knot_of_causes, group, missing_attribute, notes_of_hostile_objects, long_message,
-    ErrorReprRaises, ErrorReprLeaves, ErrorReprRecurses, ErrorStrLeaves, ErrorStrIsHostile,
-    ErrorReduceLeaves, ErrorClassRaises, ErrorClassRaisesInTheOwner,
+    ErrorReprRaises, ErrorReprLeaves, ErrorReprRecurses, ErrorTextIsNoUtf8,
+    ErrorTextStopsGenerators, ErrorTextRaisesItsLike, ErrorStrLeaves, ErrorStrIsHostile,
+    ErrorReduceRaisesItsLike, ErrorReduceLeaves, ErrorClassRaises, ErrorClassRaisesInTheOwner,
     ErrorTracebackRaises, ErrorCauseRaises, ErrorNotesRaise,
     ErrorUnpickledLeaves, ErrorUnpickledIsNone, ErrorUnpickledIsHostile, ErrorSetstateLeaves)}
 EXCEPTIONS["ErrorOfHostileMeta"] = ErrorOfHostileMeta
@@ -263,6 +303,35 @@ EXCEPTIONS["RecursionError"] = recurse
 
 def raise_error(name):
     raise EXCEPTIONS[name]()
+
+
+# Some whose text can't be made, or is long.
+TEXTLESS = ("ErrorReprRaises", "ErrorReprLeaves", "ErrorReprRecurses", "ErrorTextIsNoUtf8",
+            "ErrorTextStopsGenerators", "ErrorTextRaisesItsLike", "long_message")
+
+
+def raise_from(name):
+    """The exception is harmless, what it came from is not."""
+    try:
+        raise_error(name)
+    except Exception as cause:
+        raise ValueError("harmless") from cause
+
+
+def raise_beside(name):
+    """A traceback may show locals."""
+    local = EXCEPTIONS[name]()
+    raise ValueError("harmless", type(local).__name__)
+
+
+class PlainErrorWithoutText(Exception):
+    """Can be pickled, but not be shown."""
+
+    __str__ = __repr__ = ReprRaises.__repr__
+
+
+def raise_without_text(_):
+    raise PlainErrorWithoutText("args are there")
 
 
 # ---- arguments and functions ----
@@ -335,6 +404,35 @@ class CallableNameIsLong(Callable):
 CALLABLES = {"CallableOfHostileMeta": CallableOfHostileMeta}
 CALLABLES.update((cls.__name__, cls) for cls in (
     CallableNamesLeave, CallableClassLeaves, CallableNamesAreHostile, CallableNameIsLong))
+
+
+class HostileCallable:
+    """Is called, and fails everyone who asks for anything else."""
+
+    def __call__(self, x):
+        return x
+
+    def refuse(self, *args):
+        raise RuntimeError("not for you")
+
+    def __getattr__(self, name):
+        if name.startswith("__") and "reduce" in name or "state" in name:
+            raise AttributeError(name)
+        self.refuse()
+
+    __repr__ = __bool__ = __eq__ = refuse
+    __hash__ = None
+
+
+class FailingHostileCallable(HostileCallable):
+    def __call__(self, x):
+        raise ValueError("harmless")
+
+
+class HostileValue(HostileCallable):
+    """A value that can be pickled, and is hostile in all else."""
+
+    __iter__ = __len__ = __del__ = HostileCallable.refuse
 
 
 class Finalized:

@@ -45,6 +45,28 @@ class InWorkers(Case):
     def check_worker(self):
         self.assertEqual(self.one.apply_async(os.getpid).get(PATIENCE), self.pid)
 
+    def calls(self, function, argument):
+        """Each kind of call of this function, with this argument."""
+        pool, rows = self.one, [(argument,)]
+        return {
+            "apply_async": lambda: pool.apply_async(function, (argument,)).get(PATIENCE),
+            "callback": lambda: pool.apply_async(
+                function, (argument,), callback=type, error_callback=type).get(PATIENCE),
+            "map": lambda: pool.map(function, [argument])[0],
+            "map_async": lambda: pool.map_async(function, [argument], 2).get(PATIENCE)[0],
+            "starmap_async": lambda: pool.starmap_async(function, rows).get(PATIENCE)[0],
+            "imap": lambda: pool.imap(function, [argument]).next(PATIENCE),
+            "imap_unordered": lambda: pool.imap_unordered(function, [argument], 2).next(PATIENCE),
+        }
+
+    def check_calls(self, expected, function, argument):
+        """Each kind of call raises what is expected, and the worker goes on."""
+        for how, call in self.calls(function, argument).items():
+            with self.subTest(f"{how} of {argument}"), self.assertRaises(expected) as caught:
+                call()
+            self.assertNotIsInstance(caught.exception, allcores.WorkerDied)
+        self.check_worker()
+
     def check_text(self, error):
         self.assertLess(len(str(error)), LONG)
 
@@ -76,14 +98,23 @@ class InWorkers(Case):
                 self.assertIsInstance(error, Exception)
                 self.check_worker()
 
-    def test_exceptions_in_maps(self):
-        for name in failing.EXCEPTIONS:
-            with self.subTest(name), self.assertRaises(Exception):
-                self.one.map(failing.raise_error, [name])
+    def test_each_kind_of_call(self):
         for name in failing.VALUES:
-            with self.subTest(name), self.assertRaises(allcores.pool.MaybeEncodingError):
-                self.one.map(failing.make_value, [name], 1)
-        self.check_worker()
+            self.check_calls(allcores.pool.MaybeEncodingError, failing.make_value, name)
+        for name in failing.EXCEPTIONS:
+            self.check_calls(Exception, failing.raise_error, name)
+
+    def test_what_tracebacks_show(self):
+        for name in failing.TEXTLESS:
+            self.check_calls(ValueError, failing.raise_from, name)
+            self.check_calls(ValueError, failing.raise_beside, name)
+
+    def test_exceptions_that_cannot_be_shown(self):
+        for call in self.calls(failing.raise_without_text, None).values():
+            with self.assertRaises(failing.PlainErrorWithoutText) as caught:
+                call()
+            self.assertEqual(caught.exception.args, ("args are there",))
+            self.assertIn("raise_without_text", str(caught.exception.__cause__))
 
     def test_exceptions_that_can_be_sent_are(self):
         """Whatever else is wrong with them."""
@@ -121,6 +152,23 @@ class InWorkers(Case):
                 self.assertEqual(self.one.apply_async(partial, (5,)).get(PATIENCE), 5)
         self.check_worker()
 
+    def test_functions_that_nobody_may_ask(self):
+        """For a name, a truth, a hash."""
+        for make in (lambda function: function, functools.partial):
+            for call in self.calls(make(failing.HostileCallable()), 5).values():
+                self.assertEqual(call(), 5)
+            self.check_calls(ValueError, make(failing.FailingHostileCallable()), 5)
+
+    def test_values_that_nobody_may_ask(self):
+        """As arguments and as results: nobody compares, counts or shows them."""
+        value = failing.HostileValue()
+        for how, call in self.calls(tasks.same, value).items():
+            with self.subTest(how):
+                self.assertIs(type(call()), failing.HostileValue)
+        found = self.one.starmap(tasks.describe, [(value, value)] * 20, 3)
+        self.assertEqual(len(found), 20)
+        self.check_worker()
+
     def test_function_that_leaves_when_it_is_unpickled(self):
         self.assertIsInstance(self.failure(failing.UnpickledFunction(), (1,)),
                               pickle.UnpicklingError)
@@ -156,6 +204,16 @@ class InWorkers(Case):
         self.assertEqual(len(failures), 2 * len(failing.EXCEPTIONS) + 1)
         self.check_worker()
 
+    def test_dropped_failures(self):
+        """They are logged, by the owner."""
+        for name in ("ErrorReprRaises", "ErrorStrLeaves", "knot"):
+            with self.subTest(name), self.assertLogs(LOGGER, "ERROR"):
+                self.one.apply_async(failing.raise_error, (name,)).wait(PATIENCE)
+                self.wait_until(lambda: len(self.one._cache) == 0)
+                for _ in range(5):  # each looks for failures that nobody fetched
+                    self.one.apply(tasks.nothing)
+        self.check_worker()
+
     def test_finalizers_that_leave(self):
         self.assertEqual(self.one.apply_async(failing.make_finalized, ()).get(PATIENCE), None)
         self.check_worker()
@@ -168,8 +226,8 @@ class InWorkers(Case):
             self.assertEqual(pool.apply_async(tasks.same, (1,)).get(PATIENCE), 1)
 
     def test_initializers(self):
-        for name in ("ErrorReprLeaves", "ErrorReprRecurses", "ErrorStrIsHostile", "knot",
-                     "ErrorOfHostileMeta", "long_message"):
+        for name in ("ErrorReprLeaves", "ErrorReprRecurses", "ErrorStrLeaves", "ErrorStrIsHostile",
+                     "ErrorTextRaisesItsLike", "knot", "ErrorOfHostileMeta", "long_message"):
             with self.subTest(name), self.assertRaises(allcores.StartError) as caught:
                 with self.context.Pool(1, failing.raise_error, (name,)) as pool:
                     pool.apply(tasks.nothing)

@@ -281,7 +281,7 @@ import allcores.pool
 class Interrupted:
     def __init__(self):
         signal.raise_signal(signal.SIGINT)
-allcores.pool.Intake = Interrupted
+allcores.pool.Submitting = Interrupted
 print(flush=True)
 try:
     context.Pool(2)
@@ -376,7 +376,7 @@ try:
     pool = context.Pool(1, maxtasksperchild=1)
     make, pool._workers._make = pool._workers._make, interrupted
     stream = pool._core.stream()
-    stream.push_call(abs, (-1,), {})
+    stream.push_call(None, abs, (-1,), {})
     while pool._workers._make is interrupted:
         stream.take(0)
         pool._core.workers(1)

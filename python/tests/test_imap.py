@@ -228,6 +228,23 @@ class Blocking(Imap):
         self.assertFalse(any(map(alive, numbers)))
         self.assertRaises(allcores.TaskCancelled, found.next, PATIENCE)
 
+    def test_terminate_while_a_dropping_thread_holds_the_pool_s_lock(self):
+        """A garbage collection may drop an iterator in any line, also where its thread holds the
+        lock of Submitting."""
+        pool = self.new_pool(1)
+        found = pool.imap(tasks.same, iter(Input(itertools.count())))
+        found.next(PATIENCE)
+        stopping = threading.Thread(target=found._imap.stop, daemon=True)
+        dropping = threading.Thread(target=found._imap.discard_results, daemon=True)
+        with pool._submitting._lock:
+            stopping.start()
+            self.wait_until(lambda: found._imap._stopped)
+            dropping.start()
+            dropping.join(PATIENCE)
+            self.assertFalse(dropping.is_alive())
+        stopping.join(PATIENCE)
+        self.assertFalse(stopping.is_alive())
+
     def test_terminate_while_it_is_made(self):
         """Nobody would tell this one any more that the pool is terminated."""
         pool, go = self.new_pool(2), threading.Event()

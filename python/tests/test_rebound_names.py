@@ -195,6 +195,27 @@ class InTheOwner(Case):
                     for bad in ((functools.partial(function), 1), (rebindable.other, function)):
                         self.assertRaises(pickle.PicklingError, call, *bad)
 
+    @engine_only  # the standard library pickles in one thread, which would wait for itself
+    def test_another_call_while_the_name_is_looked_up(self):
+        function = rebindable.LookedUp.looked_up
+
+        def call_another():
+            answers.append(self.pool.apply(rebindable.other, (2,)))
+
+        for how, call in calls(self.pool).items():
+            answers = []
+            with self.subTest(how), mock.patch.object(rebindable.Looked, "looks", [call_another]):
+                self.assertEqual(call(function, 1), [("first", 1)])
+                self.assertEqual(answers, [("second", 2)])
+
+    @engine_only  # a worker of the standard library's ends when it cannot find a function
+    def test_names_with_odd_characters(self):
+        for name in ("nul\0name", "\xe4", "\u4e00"):
+            with self.subTest(name), changed(rebindable.name_me, __qualname__=name), \
+                    mock.patch.object(rebindable, name, rebindable.name_me, create=True):
+                # The worker was started before, and has no such name.
+                self.assertRaises(AttributeError, self.pool.apply, rebindable.name_me, (1,))
+
     def test_between_the_items_of_an_imap(self):
         for imap in (self.pool.imap, self.pool.imap_unordered):
             function = rebindable.name_me

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Time limits, and waits that Ctrl-C ends: see waiting.h. */
-#include "waiting.h"
+/* Time limits, and waits that Ctrl-C ends: see sliced_wait.h. */
+#include "sliced_wait.h"
 
 #include <errno.h>
 #include <math.h>

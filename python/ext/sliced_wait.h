@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Time limits, and waits that a signal handler's exception (Ctrl-C) ends. */
-#ifndef WAITING_H
-#define WAITING_H
+#ifndef SLICED_WAIT_H
+#define SLICED_WAIT_H
 
 #include "ext.h"
 

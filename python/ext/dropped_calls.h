@@ -3,8 +3,8 @@
  * Calls whose results were dropped before the calls ended. Their failures are logged, as
  * asyncio does for its tasks: otherwise a program that only submits would never hear of them.
  */
-#ifndef DROPPED_H
-#define DROPPED_H
+#ifndef DROPPED_CALLS_H
+#define DROPPED_CALLS_H
 
 #include "outcome.h"
 

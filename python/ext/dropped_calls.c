@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Dropped calls: see dropped.h.
+ * Dropped calls: see dropped_calls.h.
  *
  * No thread waits for these calls. Each submit and each drop checks two dropped tasks for
  * failures. Closing the pool checks all of them.
  */
-#include "dropped.h"
+#include "dropped_calls.h"
 
-#include "waiting.h"
+#include "sliced_wait.h"
 
 struct dropped_call {
 	struct ac_task *task;
