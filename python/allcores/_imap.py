@@ -414,7 +414,10 @@ class IMapIterator(LikeStdlib):
             if job.chunk and not is_a(value, WorkerDied):
                 self.close()  # as in the standard library
             job.name_task(value, range(first, first + count))
-            raise value
+            try:
+                raise value
+            finally:  # its traceback has this frame, and so this iterator
+                del value
         if not job.chunk:
             return value
         self._values.extend(value[1:])

@@ -386,7 +386,10 @@ class Pool(LikeStdlib):
         success, value = job.outcome()
         if success:
             return value  # type: ignore[no-any-return]
-        raise value
+        try:
+            raise value
+        finally:  # its traceback has this frame: keep no items until the next garbage collection
+            del job, value
 
     def _drive(self, job: MapJob) -> None:
         """Drive a job to its end in this thread, over a stream of its own."""

@@ -6,6 +6,7 @@ Errors on the way, callbacks that raise, results when the pool is terminated, th
 user's, and what a pool leaves behind. Dying workers: test_deaths.py; imap's input: test_imap.py;
 forks of the user's: test_forks.py.
 """
+import contextlib
 import gc
 import itertools
 import logging
@@ -552,6 +553,25 @@ class NothingLeft(Case):
             self.wait_until(lambda: references[1]() is None, "the end of the item")
             del result
             self.wait_until(lambda: references[0]() is None, "the end of the result")
+
+    def test_failed_ones_need_no_collector(self):
+        """An exception refers to the frames in which it was raised."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for chunksize in (1, 2, None):
+            item = tasks.Counter(5)
+            reference = weakref.ref(item)
+            with contextlib.suppress(tasks.Trouble):  # assertRaises would clear the frames
+                self.pool.map(tasks.fail, [item], chunksize)
+            del item
+            self.wait_until(lambda: reference() is None, "the end of the item")  # noqa: B023
+        for chunksize in (1, 2):
+            found = self.pool.imap(tasks.fail, [1, 2], chunksize)
+            reference = weakref.ref(found)
+            with contextlib.suppress(tasks.Trouble):
+                next(found)
+            del found
+            self.wait_until(lambda: reference() is None, "the end of it")  # noqa: B023
 
     def use(self):
         pool = self.context.Pool(2)
