@@ -102,7 +102,8 @@ class Pool:
 Row = tuple[int, int, bool, Any, int, int]
 
 @final
-class Function: ...
+class Function:
+    def prepare(self) -> None: ...
 
 @final
 class Stream:

@@ -141,6 +141,12 @@ class MapJob(Job):
         self._failure: BaseException | None = None
         # No call had items to take back: do not search again until a result arrives.
         self._found_nothing = False
+        self.is_empty = not len(items)
+        if not self.is_empty:
+            try:
+                self._encoded.prepare()
+            except Exception as error:  # else each call would meet it again
+                self.fail(error)
 
     # ---- submitting ----
 

@@ -149,7 +149,7 @@ class MapResult(JobResult):
         super().__init__(pool, function, callback, error_callback)
         self._map: MapJob | None = job  # until it is complete: it holds the items
         self._chunksize = job.nominal_chunk  # or what the standard library would choose
-        if job.is_complete():  # no items: no callback, as in the standard library
+        if job.is_empty:  # no callback, as in the standard library
             self._callback = None
             self._set_result(True, [])
 

@@ -378,11 +378,10 @@ class Pool(LikeStdlib):
         chunksize: int | None,
     ) -> list[Any]:
         job = self._map_job(func, iterable, star, chunksize)
-        if job.is_complete():
-            return []
-        self._cache.add(job)
-        self._drive(job)
-        self._paces.note(func, job.chunks)
+        if not job.is_complete():
+            self._cache.add(job)
+            self._drive(job)
+            self._paces.note(func, job.chunks)
         success, value = job.outcome()
         if success:
             return value  # type: ignore[no-any-return]
@@ -414,7 +413,7 @@ class Pool(LikeStdlib):
     ) -> MapResult:
         job = self._map_job(func, iterable, star, chunksize)
         result = MapResult(self, job, func, callback, error_callback)
-        if not job.is_complete():
+        if not job.is_empty:
             job.result = result
             self._cache.add(job)
             self._callbacks.map(job)

@@ -61,6 +61,12 @@ int function_prepare(struct function_object *self)
 	return r < 0 ? -1 : FUNCTION_BOUND;
 }
 
+static PyObject *function_prepare_method(PyObject *object, PyObject *unused)
+{
+	(void)unused;
+	return function_prepare((struct function_object *)object) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static int function_traverse(PyObject *object, visitproc visit, void *arg)
 {
 	struct function_object *self = (struct function_object *)object;
@@ -84,6 +90,12 @@ static void function_dealloc(PyObject *object)
 	Py_DECREF(type);
 }
 
+static PyMethodDef function_methods[] = {
+	{ "prepare", function_prepare_method, METH_NOARGS,
+	  "Pickle it now, if it has no name. Raises what pickling raises." },
+	{ 0 },
+};
+
 PyType_Spec function_spec = {
 	.name = "allcores._core.Function",
 	.basicsize = sizeof(struct function_object),
@@ -91,6 +103,7 @@ PyType_Spec function_spec = {
 	.slots = (PyType_Slot[]){
 		{ Py_tp_dealloc, function_dealloc },
 		{ Py_tp_traverse, function_traverse },
+		{ Py_tp_methods, function_methods },
 		{ 0 },
 	},
 };

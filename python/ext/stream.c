@@ -37,7 +37,7 @@ struct stream_object {
 	struct state *state;
 	struct list under_way, failed;
 	uint64_t pushed, taken, pushed_bytes, taken_bytes;
-	unsigned users;		/* threads that are waiting in a call with stream */
+	unsigned users;		/* calls of the engine with stream that have not returned */
 	bool closed;
 };
 
@@ -140,6 +140,17 @@ static void close_stream(struct stream_object *self)
 	list_free(&self->failed);
 }
 
+/* Of a call with stream, counted in users. Another thread may have closed it meanwhile: the engine may
+ * start a worker, which runs Python code. Returns whether this thread has closed it now. */
+static bool end_use(struct stream_object *self)
+{
+	self->users--;
+	if (!self->closed || self->users)
+		return false;
+	close_stream(self);
+	return true;
+}
+
 static int stream_traverse(PyObject *object, visitproc visit, void *arg)
 {
 	struct stream_object *self = (struct stream_object *)object;
@@ -200,14 +211,18 @@ static int push_bytes(struct stream_object *self, struct call *call, const struc
 		return -1;
 	}
 	list_add(&self->under_way, call);
+	self->users++;
 	r = ac_stream_push(self->stream, sink->data, sink->len, &opts, NULL);
 	if (r == 0) {
 		self->pushed++;
 		self->pushed_bytes += sink->len;
-		return 0;
+	} else {
+		list_remove(&self->under_way, call);
+		free_call(call);
 	}
-	list_remove(&self->under_way, call);
-	free_call(call);
+	end_use(self);
+	if (r == 0)
+		return 0;
 	/* The stream was begun before its pool was terminated: its work is cut off, so "the
 	 * pool is closed" would say too little. */
 	outcome_raise_refusal(self->explainer, r == AC_ECLOSED ? AC_ECANCELED : r);
@@ -476,11 +491,12 @@ static PyObject *stream_take_back(PyObject *object, PyObject *unused)
 	(void)unused;
 	if (check_open(self) < 0)
 		return NULL;
+	self->users++;
 	r = ac_stream_take_back(self->stream, NULL, &user, &kept);
+	if (end_use(self) || r == 0)
+		Py_RETURN_NONE;
 	if (r < 0)
 		return raise_code(self->state, r);
-	if (r == 0)
-		Py_RETURN_NONE;
 	call = user;
 	taken = call->count - kept;
 	call->count = kept;
@@ -567,25 +583,24 @@ static int append_failed(struct stream_object *self, PyObject *batches)
 	return 0;
 }
 
-/* Wait without the GIL. Another thread may close the stream meanwhile: then the last thread
- * that was waiting really closes it, and 0 is returned (the end). */
+/* Wait without the GIL, if at all. Another thread may close the stream meanwhile: then the last thread
+ * that was in a call with it really closes it, and 0 is returned (the end). */
 static int await_next(struct stream_object *self, struct ac_task **task, int64_t timeout)
 {
 	struct ac_stream *stream = self->stream;
 	int r;
 
 	self->users++;
-	Py_BEGIN_ALLOW_THREADS
-	r = ac_stream_next(stream, task, timeout);
-	Py_END_ALLOW_THREADS
-	self->users--;
-	if (self->closed && !self->users) {
-		if (r == 1)
-			ac_task_free(*task);
-		close_stream(self);
-		return 0;
+	if (timeout == 0) {
+		r = ac_stream_next(stream, task, 0);
+	} else {
+		Py_BEGIN_ALLOW_THREADS
+		r = ac_stream_next(stream, task, timeout);
+		Py_END_ALLOW_THREADS
 	}
-	return r;
+	if (r == 1 && self->closed && self->users == 1)
+		ac_task_free(*task);
+	return end_use(self) ? 0 : r;
 }
 
 /* Append the results that are ready. Returns what the last ac_stream_next returned; -1 with an
@@ -599,7 +614,7 @@ static int drain(struct stream_object *self, PyObject *batches, uint64_t most)
 	if (append_failed(self, batches) < 0)
 		return -1;
 	while (self->taken - before < most && self->stream && !self->closed &&
-	       (r = ac_stream_next(self->stream, &task, 0)) == 1)
+	       (r = await_next(self, &task, 0)) == 1)
 		if (append_task(self, batches, task) < 0)
 			return -1;
 	return r;
