@@ -191,9 +191,12 @@ class CallbackThread:
         return not self._thread.is_alive()
 
     def _run(self, driver: Driver) -> None:
+        # Of a job that was added when the pool was terminated already.
+        error: BaseException = TaskCancelled("the pool was terminated before this had ended")
         try:
             driver.run()
-        except BaseException as error:  # the pool takes no more work, or there is no memory
-            with self._lock:
-                self._driver = None  # the next call begins anew, and learns the reason
-            driver.fail_all(error)
+        except BaseException as failure:  # the pool takes no more work, or there is no memory
+            error = failure
+        with self._lock:
+            self._driver = None  # the next call begins anew, and learns the reason
+        driver.fail_all(error)

@@ -456,6 +456,22 @@ class Refused(Case):
             self.assertEqual(self.pool.map(tasks.same, range(10)), list(range(10)))
 
 
+    def test_map_that_is_added_when_the_stream_has_ended(self):
+        """Terminate came between the check of the pool's state and this."""
+        pool = self.new_pool(1)
+        pool.map_async(tasks.same, [1]).get(PATIENCE)
+        driver = pool._callbacks._driver
+
+        def add_late(job):
+            driver.stream.end()
+            driver._added.append(job)
+
+        driver.add = add_late
+        with self.assertRaises(allcores.TaskCancelled):
+            pool.map_async(tasks.same, [1]).get(PATIENCE)
+        self.assertEqual(len(pool._cache), 0)
+
+
 @engine_only
 class NothingLeft(Case):
     """A pool can be dropped; a closed one leaves no descriptor, thread or process."""
