@@ -75,6 +75,8 @@ print(time.monotonic() - start)
 pool = context.Pool(2)
 tell(pool)
 pool.map_async(tasks.nap, [100] * 4, 1)
+while pool._core.stat()["running"] < 2:  # a thread of the pool submits the map
+    time.sleep(0.001)
 print(pool.apply_async(tasks.square, (3,)).ready())
 start = time.monotonic()
 pool.terminate()

@@ -96,10 +96,12 @@ if "$python" -c 'import mypy' 2>/dev/null; then
 	printf '%s\n' 'allcores\.[a-z_]\w*\..*' 'allcores\.(Joinable|Simple|)Queue' \
 		'allcores\.__all__' >"$root/allowed"
 	check_stubs allcores
-	# A decorator of classes (disjoint_base) that older mypys do not know. How results and
-	# iterators are made; IMapIterator.__next__ has no time limit here.
-	printf '%s\n' 'allcores\._core\.Task' \
-		'allcores\.pool\.\w+(Result|Iterator)\.__(init|next)__' >"$root/allowed"
+	# A decorator of classes (disjoint_base) that older mypys do not know; names of types; what
+	# named tuples have. How results and iterators are made, and that our classes are ABCs.
+	printf '%s\n' 'allcores\._core\.(Task|Row|Outgoing|Reducers)' \
+		'allcores\._core\.(Outcome|WorkerStat)\.(n_\w+|__match_args__)' \
+		'allcores\.pool\.(Pool|ApplyResult|AsyncResult|MapResult)' \
+		'allcores\.pool\.\w+(Result|Iterator)\.__(init|new|next)__' >"$root/allowed"
 	check_stubs allcores._core
 	check_stubs allcores.pool --ignore-missing-stub
 	check_stubs allcores.context --ignore-missing-stub
