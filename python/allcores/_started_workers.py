@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from . import _core, _stdlib_servers, _worker_processes, errors
 from ._descriptors import above_standard, standard_reserved
 from ._interruptible import SLICE
-from ._stdlib_private import start_method_of
+from ._stdlib_private import poll_one_by_one, start_method_of
 from ._worker import Seat
 from ._worker_processes import UnstartedWorker, WorkerProcesses, exitcode_of, has_ended, pid_of
 
@@ -93,6 +93,7 @@ class StartedWorkers(WorkerProcesses):
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask | {signal.SIGINT})
             process.start()
+            poll_one_by_one(process)
             self.put_in_seat(worker, process)
             if method != "fork" and pid_of(process):
                 _kill_with_owner(fd, pid_of(process))

@@ -11,9 +11,12 @@ from __future__ import annotations
 # The functions of signal, without signal's enums, which take a worker long to make.
 import _signal as plain_signal  # type: ignore[import]
 import atexit
+import contextlib
 import itertools
 import os
 import sys
+import threading
+import weakref
 from multiprocessing import context, get_start_method, process, reduction, util
 
 TYPE_CHECKING = False  # typing takes its time to import
@@ -159,6 +162,33 @@ def child_popen_of(process: BaseProcess) -> Any:
     popen = popen_of(process)
     is_child = isinstance(popen, popen_fork.Popen) and popen.method != "forkserver"
     return popen if is_child else None
+
+
+def poll_one_by_one(process: BaseProcess) -> None:
+    """Let one thread at a time ask how this process has ended: waitpid and the forkserver's pipe tell it
+    once, and another thread that asks meanwhile would get a wrong answer. Popen.poll(flag) of
+    popen_fork.Popen and its subclasses: os.WNOHANG, or 0 to wait; sentinel, pid and method."""
+    from multiprocessing import connection, popen_fork
+
+    popen: Any = popen_of(process)
+    if not isinstance(popen, popen_fork.Popen):
+        return
+    reference, lock, owner = weakref.ref(popen), threading.Lock(), os.getpid()
+
+    def poll(flag: int = os.WNOHANG) -> int | None:
+        asked: Any = reference()
+        if os.getpid() != owner:  # a forked child: another thread may have held the lock
+            return asked.__class__.poll(asked, flag)  # type: ignore[no-any-return]
+        if flag != os.WNOHANG and asked.returncode is None:
+            if asked.method == "forkserver":
+                connection.wait([asked.sentinel])
+            else:
+                with contextlib.suppress(ChildProcessError):  # somebody else has reaped it
+                    os.waitid(os.P_PID, asked.pid, os.WEXITED | os.WNOWAIT)
+        with lock:
+            return asked.__class__.poll(asked, os.WNOHANG)  # type: ignore[no-any-return]
+
+    vars(popen)["poll"] = poll
 
 
 def flush_std_streams() -> None:
