@@ -32,7 +32,7 @@ def name_task(error: Any, function: object, items: range | None = None) -> None:
 
 
 class Job:
-    """The kinds are CallJob and MapJob here, and ImapJob in _imap.py."""
+    """The kinds are CallJob and MapJob here, ImapJob in _imap.py, QueuedTasks in _task_queue.py."""
 
     result: JobResult | None = None  # whom to tell that the job is complete
     calls = 0  # submitted, without a result so far
